@@ -1,0 +1,46 @@
+# Two commands to begin with: `make compare` runs the main job, `make test` the tests. Both set up what they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?= --vocab 50000 --d-model 1024
+
+.PHONY: help setup compare test lint format bench clean
+
+help:
+	@echo "make compare   set up, then compare the models (ARGS='--vocab 10000 --d-model 512' changes the sizes)"
+	@echo "make test      set up, then run the tests"
+	@echo "make lint      set up, then ruff, mypy and import-linter"
+	@echo "make format    format the code"
+	@echo "make clean     remove the virtual environment and caches"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "Setting up $(VENV): a few minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	@touch $(STAMP)
+
+compare: setup
+	$(BIN)/muse-bench compare $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest -n 2 $(TESTS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/muse-bench compare --vocab 10000 --d-model 512 --layers 6 --seq 512 --batch 2
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

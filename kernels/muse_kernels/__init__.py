@@ -1,0 +1,26 @@
+"""Memory-lean operations for language models, each a folder: its definition, and a lean implementation.
+
+The memory that a docstring states is in bytes; it leaves out vectors of one number a token, row or channel.
+"""
+
+from muse_kernels.diagonal_scan import diagonal_scan
+from muse_kernels.implementation import Implementation
+from muse_kernels.int8_linear import int8_linear, quantise_int8
+from muse_kernels.linear_cross_entropy import linear_cross_entropy, tensor_train_cross_entropy
+from muse_kernels.rms_norm import rms_norm
+from muse_kernels.tensor_train import tt_shape
+from muse_kernels.tt_embedding import tt_embedding
+from muse_kernels.tt_linear import tt_linear
+
+__all__ = [
+    "Implementation",
+    "diagonal_scan",
+    "int8_linear",
+    "linear_cross_entropy",
+    "quantise_int8",
+    "rms_norm",
+    "tensor_train_cross_entropy",
+    "tt_embedding",
+    "tt_linear",
+    "tt_shape",
+]

@@ -1,0 +1,74 @@
+"""Linear layer whose weight is stored in INT8 with one scale for each output channel."""
+
+import torch
+from torch import Tensor
+
+from muse_kernels.arguments import (
+    check_dimensions,
+    check_dtype,
+    check_floating,
+    check_last_dimension,
+    check_same_device,
+    check_shape,
+)
+from muse_kernels.implementation import Implementation, resolve
+from muse_kernels.int8_linear.autograd import Int8Linear
+from muse_kernels.int8_linear.quantise import quantise_rows
+from muse_kernels.int8_linear.reference import int8_linear as reference
+
+
+def int8_linear(
+    x: Tensor,
+    weight_int8: Tensor,
+    scale: Tensor,
+    *,
+    bias: Tensor | None = None,
+    implementation: Implementation = "auto",
+) -> Tensor:
+    """x @ (weight_int8 * scale)^T + bias, with the weight dequantised one block at a time.
+
+    Args:
+        x: (*, in_features).
+        weight_int8: (out_features, in_features), int8.
+        scale: (out_features,), float32 or float64; a constant, no gradient.
+        bias: (out_features,), dtype of x.
+        implementation: "reference", "eager", or "auto" (eager).
+    Returns: (*, out_features), dtype of x. Gradients of x and of the bias only.
+    Memory: saves weight_int8 and scale by reference, not x. Scratch: one dequantised block of
+        ceil(max(bytes of x, 1 MiB) / (in_features * element_size)) rows of the weight; in backward
+        ceil(max(bytes of x, 1 MiB) / (out_features * element_size)) columns, and a copy of the output's
+        gradient if that arrives expanded.
+    Raises: ValueError on a shape, dtype or device mismatch, or on a scale that requires a gradient.
+    Source: Dettmers et al. 2022, arXiv:2208.07339 (constants by row; here the activations keep their dtype).
+    """
+    check_dimensions("weight_int8", weight_int8, ["out_features", "in_features"])
+    check_dtype("weight_int8", weight_int8, [torch.int8])
+    check_floating("x", x)
+    check_last_dimension("x", x, weight_int8.shape[1])
+    check_shape("scale", scale, weight_int8.shape[:1])
+    check_dtype("scale", scale, [torch.float32, torch.float64])
+    if bias is not None:
+        check_shape("bias", bias, weight_int8.shape[:1])
+        check_dtype("bias", bias, [x.dtype])
+    check_same_device(x=x, weight_int8=weight_int8, scale=scale, bias=bias)
+    if scale.requires_grad:
+        raise ValueError("scale: is a constant of the quantised weight and takes no gradient; detach it")
+    if resolve(implementation) == "reference":
+        return reference(x, weight_int8, scale, bias)
+    return Int8Linear.apply(x, weight_int8, scale, bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Symmetric INT8 weight and scale for each output channel: scale = max|row| / 127.
+
+    Args:
+        weight: (out_features, in_features), floating, finite.
+    Returns: weight_int8 (out_features, in_features), int8, values in [-127, 127]; scale (out_features,),
+        float32 (float64 for float64). weight_int8 * scale errs by scale / 2 at most; a zero row has scale 1.
+    Memory: scratch of one block of rows in float32, about the bytes of weight_int8 (at least 1 MiB).
+    Raises: ValueError if the weight is not a floating matrix.
+    """
+    check_dimensions("weight", weight, ["out_features", "in_features"])
+    check_floating("weight", weight)
+    with torch.no_grad():
+        return quantise_rows(weight)

@@ -1,0 +1,9 @@
+"""Linear layer with INT8 weights: the definition, which dequantises the whole weight."""
+
+from torch import Tensor
+from torch.nn import functional
+
+
+def int8_linear(x: Tensor, weight_int8: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """x @ (weight_int8 * scale)^T + bias, the weight rounded to the dtype of x."""
+    return functional.linear(x, (weight_int8 * scale.unsqueeze(-1)).to(x.dtype), bias)

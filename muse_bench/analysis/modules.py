@@ -1,0 +1,60 @@
+"""The parts of a model at the peak: equal blocks summed into one row, and the largest holders of bytes."""
+
+import dataclasses
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, Record
+
+_INDEX = re.compile(r"(?<![^.])(\d+)(?![^.])")
+
+
+@dataclass(frozen=True, slots=True)
+class Contributor:
+    """One module's bytes in one ledger category."""
+
+    module: str
+    category: str
+    held_bytes: int
+
+
+def sum_ledgers(ledgers: Iterable[Ledger]) -> Ledger:
+    """The ledgers added up, part by part."""
+    parts = zip(*(dataclasses.astuple(ledger) for ledger in ledgers), strict=True)
+    return Ledger(**dict(zip(LEDGER_FIELDS, map(sum, parts), strict=False)))
+
+
+def collapse_blocks(modules: Sequence[ModuleRow]) -> list[ModuleRow]:
+    """The rows, largest first, with those that differ only in a block's number summed into one.
+
+    Rows are summed only when their parameters are equal too: `head.0` and `head.1` may be different things.
+    """
+    groups: dict[tuple[str, int], list[ModuleRow]] = {}
+    for row in modules:
+        groups.setdefault((_INDEX.sub("*", row.module, count=1), row.ledger.parameters), []).append(row)
+    rows = [
+        ModuleRow(module=_name([row.module for row in group]), ledger=sum_ledgers(row.ledger for row in group))
+        for group in groups.values()
+    ]
+    return sorted(rows, key=lambda row: row.ledger.total, reverse=True)
+
+
+def largest_contributors(record: Record, count: int) -> list[Contributor]:
+    """What holds the most bytes at the peak, by module and category; by category alone without a module table."""
+    rows = collapse_blocks(record.modules)
+    if not rows and record.ledger is not None:
+        rows = [ModuleRow(module="model", ledger=record.ledger)]
+    held = [
+        Contributor(row.module, category, getattr(row.ledger, category)) for row in rows for category in LEDGER_FIELDS
+    ]
+    largest = sorted(held, key=lambda contributor: contributor.held_bytes, reverse=True)[:count]
+    return [contributor for contributor in largest if contributor.held_bytes > 0]
+
+
+def _name(paths: Sequence[str]) -> str:
+    """One path as it is, several as 'blocks.0-11.ffn'."""
+    if len(paths) == 1:
+        return paths[0]
+    indices = [int(match[1]) for path in paths if (match := _INDEX.search(path))]
+    return _INDEX.sub(f"{min(indices)}-{max(indices)}", paths[0], count=1)

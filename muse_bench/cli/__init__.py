@@ -1,0 +1,77 @@
+"""The command line: each command parses, calls and shows; here errors become one line and an exit code.
+
+To add a command, write its file and add its line to `COMMANDS`.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+import muse_bench
+from muse_bench.cli import console
+from muse_bench.cli.compare import compare
+from muse_bench.cli.groups import flattened
+from muse_bench.cli.measure import measure
+from muse_bench.cli.predict import predict
+from muse_bench.cli.report import report
+from muse_bench.cli.usage import describe
+from muse_bench.cli.verify_8gb import verify_8gb
+from muse_bench.errors import ExitCode, MuseBenchError
+
+COMMANDS = (
+    compare,
+    verify_8gb,
+    measure,
+    predict,
+    report,
+)
+
+app = typer.Typer(name="muse-bench", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+for _command in COMMANDS:
+    app.command()(flattened(_command))
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> int:
+    """Measure, explain, predict and shrink the GPU memory of language models.
+
+    \b
+    Examples:
+      muse-bench compare --vocab 50000 --d-model 1024
+      muse-bench verify-8gb
+      muse-bench predict ultra --gpu rtx-3080
+
+    \b
+    Exit codes: 0 fine or PASS, 1 FAIL, 2 wrong usage, 3 INCONCLUSIVE,
+    4 a case ran out of memory or crashed, 130 interrupted.
+    """
+    if version:
+        typer.echo(f"muse-bench {muse_bench.__version__}")
+        raise typer.Exit(ExitCode.OK)
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(ExitCode.USAGE)
+    return ExitCode.OK
+
+
+def main() -> int:
+    """Runs the command line; returns its exit code. A problem that the user can mend is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows '?' for it
+    try:
+        return int(app(prog_name="muse-bench", standalone_mode=False))
+    except MuseBenchError as error:
+        console.complain(f"error: {error}")
+        return error.exit_code
+    except TyperException as error:
+        console.complain(f"error: {describe(error)}")
+        return ExitCode.USAGE
+    except KeyboardInterrupt:
+        console.complain("interrupted")
+        return ExitCode.INTERRUPTED

@@ -1,0 +1,86 @@
+"""Options to cases: the one place that knows what a command line asks to run."""
+
+import math
+from collections.abc import Sequence
+
+from muse_bench.cli.options import BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
+from muse_bench.config import Case, ModelConfig, Sizes
+from muse_bench.errors import UsageError
+from muse_bench.models.presets import Preset, find_preset
+from muse_bench.units import parse_bytes, parse_percent
+
+SEEDS = 1 << 63
+
+
+def split_models(text: str) -> list[str]:
+    """The names in 'a,b'.
+
+    Raises: UsageError when one of them is empty.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UsageError(
+            f"--models '{text}' names an empty model: write names with commas between, such as tuned,ultra"
+        )
+    return names
+
+
+def build_cases(
+    models: Sequence[str], sizes: SizeOptions, protocol: ProtocolOptions, budget: BudgetOptions
+) -> list[Case]:
+    """One case a model, all under the same protocol and budget.
+
+    Raises: UsageError for an unknown model, and for sizes, choices or a budget that are not right.
+    """
+    if not 0 <= protocol.seed < SEEDS:
+        raise UsageError(f"--seed {protocol.seed} is not a seed: give a whole number from 0 to below 2^63")
+    budget_bytes, headroom = parse_bytes(budget.budget), parse_percent(budget.headroom)
+    cases = []
+    for model in models:
+        preset = None if ":" in model else find_preset(model)
+        if preset is None and protocol.mode == "decode":
+            raise UsageError(f"'{model}' cannot decode: only presets keep the state that decoding needs")
+        cases.append(
+            Case(
+                model=model,
+                config=None if preset is None else _configure(preset, sizes, protocol),
+                mode=protocol.mode,
+                dtype=protocol.dtype or (preset.dtype if preset else "fp32"),
+                batch=sizes.batch,
+                seq=sizes.seq,
+                vocab_size=sizes.vocab,
+                optimizer=protocol.optimizer or (preset.optimizer if preset else "adamw"),
+                logits=protocol.logits,
+                new_tokens=protocol.new_tokens,
+                micro_batch=protocol.micro_batch
+                if protocol.micro_batch is not None
+                else (preset.micro_batch if preset else None),
+                warmup_steps=protocol.warmup,
+                measured_steps=protocol.steps,
+                workspace=protocol.workspace,
+                seed=protocol.seed,
+                budget_bytes=budget_bytes,
+                headroom=headroom,
+            )
+        )
+    return cases
+
+
+def check_timeout(options: RunOptions) -> None:
+    """Raises: UsageError when the time limit is not a number of seconds above zero."""
+    if options.timeout is not None and not 0 < options.timeout < math.inf:
+        raise UsageError(f"--timeout {options.timeout:g} is not a time: give seconds, more than 0")
+
+
+def _configure(preset: Preset, sizes: SizeOptions, protocol: ProtocolOptions) -> ModelConfig:
+    # Decoding goes on behind the prompt, so positions and caches must reach that far.
+    reach = sizes.seq + protocol.new_tokens if protocol.mode == "decode" else sizes.seq
+    return preset.configure(
+        Sizes(
+            vocab_size=sizes.vocab,
+            d_model=sizes.d_model,
+            n_layers=sizes.layers,
+            n_heads=sizes.heads,
+            seq_len=reach,
+        )
+    )

@@ -1,0 +1,30 @@
+"""`muse-bench measure`: one model in full."""
+
+from muse_bench.analysis.verdict import judge
+from muse_bench.cli.cases import build_cases
+from muse_bench.cli.options import Backend, BudgetOptions, Model, ProtocolOptions, RunOptions, SizeOptions
+from muse_bench.cli.run import case_status, run_cases
+from muse_bench.report.single import single
+
+
+def measure(
+    model: Model,
+    sizes: SizeOptions,
+    protocol: ProtocolOptions,
+    budget: BudgetOptions,
+    options: RunOptions,
+    backend: Backend = "auto",
+) -> int:
+    """Measure one model: the full ledger of its peak, its modules, and the step that peaks.
+
+    Predicts, and says so, where there is no GPU.
+
+    \b
+    Examples:
+      muse-bench measure ultra --batch 4
+      muse-bench measure my_model.py:build --vocab 32000 --dtype bf16 --output ultra.json
+    """
+    cases = build_cases([model], sizes, protocol, budget)
+    return case_status(
+        run_cases(cases, backend, options, finish=lambda records: tuple(map(judge, records)), show=single)
+    )

@@ -1,0 +1,147 @@
+"""Every command-line option that more than one command takes, declared once, in groups.
+
+A command names the groups it takes; `groups.flattened` turns their fields into options. A default of None
+stands for the preset's own value.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muse_bench.config import Backend as BackendName
+from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace, choices
+
+DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate"
+MODEL, PROTOCOL, RUNNING, OUTPUT = "Model", "Protocol", "Where and how it runs", "Output"
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A preset, package.module:factory or file.py:factory.")]
+Models = Annotated[str, typer.Option(metavar="A,B", help="The models, by preset or factory.", rich_help_panel=MODEL)]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The model that the others are compared with.",
+        show_default="baseline, else encoder, else the first",
+        rich_help_panel=MODEL,
+    ),
+]
+Backend = Annotated[
+    BackendName,
+    typer.Option(
+        metavar="BACKEND",
+        help="Measure with cuda, predict without, or auto: measure where there is a GPU.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Output = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write the records here, as .csv, .json or .md. Repeatable.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeOptions:
+    """The sizes that a preset is scaled to."""
+
+    vocab: Annotated[int, typer.Option(metavar="N", help="Words in the vocabulary.", rich_help_panel=MODEL)] = 50_000
+    d_model: Annotated[int, typer.Option(metavar="N", help="Width of the model.", rich_help_panel=MODEL)] = 1_024
+    layers: Annotated[int, typer.Option(metavar="N", help="Number of blocks.", rich_help_panel=MODEL)] = 12
+    heads: Annotated[
+        int, typer.Option(metavar="N", help="Attention heads; they divide d-model.", rich_help_panel=MODEL)
+    ] = 16
+    seq: Annotated[int, typer.Option(metavar="N", help="Tokens in a sequence.", rich_help_panel=PROTOCOL)] = 2_048
+    batch: Annotated[int, typer.Option(metavar="N", help="Sequences in a batch.", rich_help_panel=PROTOCOL)] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProtocolOptions:
+    """What one step is, and how many there are."""
+
+    mode: Annotated[
+        Mode, typer.Option(metavar="MODE", help=f"One of {', '.join(choices(Mode))}.", rich_help_panel=PROTOCOL)
+    ] = "train"
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(
+            metavar="DTYPE",
+            help=f"One of {', '.join(choices(Dtype))}.",
+            show_default="the preset's",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None
+    optimizer: Annotated[
+        Optimizer | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"One of {', '.join(choices(Optimizer))}.",
+            show_default="the preset's",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None
+    logits: Annotated[
+        Logits,
+        typer.Option(metavar="all|last", help="Inference: the logits that are kept.", rich_help_panel=PROTOCOL),
+    ] = "all"
+    new_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Decode: tokens to generate.", rich_help_panel=PROTOCOL)
+    ] = 32
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Sequences run at a time, of those in the batch.",
+            show_default="the preset's, or the batch",
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None
+    warmup: Annotated[
+        int, typer.Option(metavar="N", help="Steps before those that count.", rich_help_panel=PROTOCOL)
+    ] = 2
+    steps: Annotated[int, typer.Option(metavar="N", help="Steps that count.", rich_help_panel=PROTOCOL)] = 3
+    workspace: Annotated[
+        Workspace,
+        typer.Option(
+            metavar="default|off", help="The workspaces of cuBLAS, the same for all.", rich_help_panel=PROTOCOL
+        ),
+    ] = "default"
+    seed: Annotated[int, typer.Option(metavar="N", help="Random seed.", rich_help_panel=PROTOCOL)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions:
+    """What the whole device may use for a PASS."""
+
+    budget: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory of the card that must do.", rich_help_panel=RUNNING)
+    ] = "8GiB"
+    headroom: Annotated[
+        str, typer.Option(metavar="SHARE", help="Share of the budget to leave free.", rich_help_panel=RUNNING)
+    ] = "10%"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where cases run, for how long, and where their records go."""
+
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Predict for this GPU, such as rtx-3080, rather than measure.",
+            show_default="rtx-4060 when predicting",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Stop a case that takes longer.", rich_help_panel=RUNNING),
+    ] = None
+    output: Output = None

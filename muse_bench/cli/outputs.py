@@ -1,0 +1,46 @@
+"""The files of `--output`: checked before anything runs, written whole, JSON again after every case."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from muse_bench.errors import UsageError
+from muse_bench.record import RunFile, write_whole
+from muse_bench.report import document, format_of
+
+
+class Outputs:
+    """The files that a run's records go to.
+
+    Raises: UsageError, on creation, for a suffix that no format has and for a place that cannot be written.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files = [(path, format_of(path)) for path in paths]
+        for path in paths:
+            _check_writable(path)
+
+    def save(self, run: RunFile) -> None:
+        """Writes the record files alone, so that finished cases are on disk whatever comes next."""
+        for path, known in self._files:
+            if known.name == "json":
+                write_whole(path, known.render(run))
+
+    def write(self, *runs: RunFile) -> None:
+        """Writes every file; the texts first, so that a format which refuses the runs leaves nothing behind."""
+        texts = [(path, document(known, runs)) for path, known in self._files]
+        for path, text in texts:
+            write_whole(path, text)
+
+
+def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"{path}: cannot be written: it is a folder")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise UsageError(f"{path}: cannot be written: Permission denied")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):  # mode bits alone do not tell: read-only mounts, /proc
+            pass
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error

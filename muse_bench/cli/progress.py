@@ -1,0 +1,44 @@
+"""The progress bar of a run: which case, what it is doing, how many are done, since when."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from muse_bench.cli import console
+from muse_bench.execution.runner import Progress as CaseProgress
+from muse_bench.report.words import plain
+
+
+class ProgressBar:
+    """A context manager around a run. It draws on stderr, only on a terminal, and leaves nothing behind."""
+
+    def __init__(self, total: int) -> None:
+        screen = console.stderr()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=screen,
+            transient=True,
+            disable=not screen.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def phase(self, progress: CaseProgress) -> None:
+        """Shows what the case at work is doing."""
+        self._bar.update(self._task, description=plain(f"{progress.case.model}: {progress.phase}"))
+
+    def finished(self) -> None:
+        """Counts one case more."""
+        self._bar.advance(self._task)

@@ -1,0 +1,87 @@
+"""Runs cases and shows their records: what every command that measures or predicts has in common."""
+
+import contextlib
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable, Generator, Sequence
+
+from rich.console import RenderableType
+
+from muse_bench.cli import console
+from muse_bench.cli.cases import check_timeout
+from muse_bench.cli.options import RunOptions
+from muse_bench.cli.outputs import Outputs
+from muse_bench.cli.progress import ProgressBar
+from muse_bench.config import Backend, Case
+from muse_bench.errors import ExitCode, UsageError
+from muse_bench.execution.runner import Runner
+from muse_bench.predict.gpus import find_gpu
+from muse_bench.record import Record, RunFile
+from muse_bench.report.words import NO_GPU
+
+Finish = Callable[[Sequence[Record]], tuple[Record, ...]]
+Show = Callable[[RunFile], RenderableType]
+
+
+def run_cases(cases: Sequence[Case], backend: Backend, options: RunOptions, *, finish: Finish, show: Show) -> RunFile:
+    """Runs the cases, saves each as it finishes, then shows them all and writes the other outputs.
+
+    `finish` adds what takes all records so far: reductions and verdicts. What has finished is shown and written
+    also when the run is interrupted or a case turns out to be impossible; the exception goes on after that.
+    Raises: UsageError for a wrong option, before anything runs and with nothing written.
+    """
+    _check_gpu(backend, options.gpu)
+    check_timeout(options)
+    outputs = Outputs(options.output or ())
+    last: RunFile | None = None
+    try:
+        with contextlib.closing(_runs(cases, backend, options, finish)) as runs:
+            for last in runs:
+                outputs.save(last)
+    except KeyboardInterrupt:
+        done = 0 if last is None else len(last.records)
+        console.complain(f"interrupted: {done} of {len(cases)} cases finished")
+        raise
+    finally:
+        if last is not None:
+            console.stdout().print(show(last))
+            outputs.write(last)
+    assert last is not None  # a run has at least one case
+    return last
+
+
+def case_status(run: RunFile) -> ExitCode:
+    """4 when a case ran out of memory or crashed, else 0."""
+    failed = any(record.status in ("oom", "crashed") for record in run.records)
+    return ExitCode.CASE_FAILED if failed else ExitCode.OK
+
+
+def _check_gpu(backend: Backend, gpu: str | None) -> None:
+    """Naming a GPU asks for a prediction."""
+    if gpu is None:
+        return
+    if backend == "cuda":
+        raise UsageError(f"--gpu {gpu} asks for a prediction: leave it out with --backend cuda")
+    find_gpu(gpu)
+
+
+def _runs(cases: Sequence[Case], backend: Backend, options: RunOptions, finish: Finish) -> Generator[RunFile]:
+    """The run so far, after each case."""
+    records: list[Record] = []
+    command = shlex.join(["muse-bench", *sys.argv[1:]])
+    with (
+        ProgressBar(len(cases)) as bar,
+        Runner(
+            backend,
+            workspace=cases[0].workspace,
+            gpu=options.gpu,
+            timeout_seconds=options.timeout,
+            on_progress=bar.phase,
+        ) as runner,
+    ):
+        no_gpu = backend == "auto" and options.gpu is None and runner.backend == "predict"
+        for record in runner.run(cases):
+            records.append(dataclasses.replace(record, notes=(*record.notes, NO_GPU)) if no_gpu else record)
+            bar.finished()
+            yield RunFile(environment=runner.environment, records=finish(records), command=command)

@@ -1,0 +1,39 @@
+"""`muse-bench verify-8gb`: does it fit?"""
+
+from muse_bench.analysis.verdict import exit_code, judge
+from muse_bench.cli.cases import build_cases, split_models
+from muse_bench.cli.options import (
+    DEFAULT_MODELS,
+    Backend,
+    BudgetOptions,
+    Models,
+    ProtocolOptions,
+    RunOptions,
+    SizeOptions,
+)
+from muse_bench.cli.run import run_cases
+from muse_bench.report.fit import fit
+
+
+def verify_8gb(
+    sizes: SizeOptions,
+    protocol: ProtocolOptions,
+    budget: BudgetOptions,
+    options: RunOptions,
+    models: Models = DEFAULT_MODELS,
+    backend: Backend = "auto",
+) -> int:
+    """Verify that models fit a budget, 8 GiB with 10 % to spare unless told: PASS, FAIL or INCONCLUSIVE.
+
+    The peak of the whole device counts: what the allocator reserves, and the
+    CUDA context. Exits with 0 when all pass, 1 when one fails, 3 when one is
+    inconclusive, 4 when one crashed.
+
+    \b
+    Examples:
+      muse-bench verify-8gb
+      muse-bench verify-8gb --models tuned --seq 4096 --budget 12GiB
+    """
+    cases = build_cases(split_models(models), sizes, protocol, budget)
+    run = run_cases(cases, backend, options, finish=lambda records: tuple(map(judge, records)), show=fit)
+    return exit_code(run.records)

@@ -1,0 +1,214 @@
+"""What to build and what to run: frozen, validated values that every other part reads.
+
+A `ModelConfig` names the parts of one language model; a `Case` is one model under one protocol.
+Both travel between processes as JSON, so they hold plain values only.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from muse_bench.errors import UsageError
+
+Backend = Literal["auto", "cuda", "predict"]
+Block = Literal["pre-norm", "encoder"]
+Checkpointing = Literal["none", "blocks", "everything"]
+Dtype = Literal["fp32", "fp16", "bf16"]
+Embedding = Literal["dense", "factorised", "htt"]
+Ffn = Literal["dense", "low-rank", "four-matrix"]
+Gate = Literal["soft", "straight-through", "gumbel"]
+Head = Literal["dense", "low-rank", "tied"]
+Logits = Literal["all", "last"]
+Loss = Literal["plain", "fused"]
+Mixer = Literal["attention", "ar-ssm"]
+Mode = Literal["train", "forward-backward", "inference", "decode"]
+Norm = Literal["layer-norm", "rms-norm"]
+Optimizer = Literal["adamw", "adamw-fused", "sgd", "none"]
+Positions = Literal["none", "learned"]
+Workspace = Literal["default", "off"]
+
+# What each workspace setting puts in the environment of the process that runs a case; the rest of these is unset.
+WORKSPACE_VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE")
+WORKSPACE_ENVIRONMENT: dict[Workspace, dict[str, str]] = {
+    "default": {},
+    "off": {"CUBLAS_WORKSPACE_CONFIG": ":0:0", "CUBLASLT_WORKSPACE_SIZE": "0"},
+}
+
+TRAINING_MODES: tuple[Mode, ...] = ("train", "forward-backward")
+LARGEST_SIZE = 1 << 40
+
+
+def choices(alias: Any) -> tuple[str, ...]:
+    """The words a Literal type admits, in order."""
+    return typing.get_args(alias)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """The sizes a preset is scaled to."""
+
+    vocab_size: int = 50_000
+    d_model: int = 1_024
+    n_layers: int = 12
+    n_heads: int = 16
+    seq_len: int = 2_048
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "vocab_size", "d_model", "n_layers", "n_heads", "seq_len")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The parts of one language model and their sizes.
+
+    Ranks are None where the chosen part has none. `max_seq_len` sizes learned positions and decode caches.
+    Raises: UsageError on a size that is not positive, a part that needs a rank without one, an unknown part,
+        or a d_model that its heads do not divide.
+    """
+
+    vocab_size: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    max_seq_len: int
+    block: Block = "pre-norm"
+    dropout: float = 0.0
+    embedding: Embedding = "dense"
+    embedding_rank: int | None = None
+    positions: Positions = "none"
+    mixer: Mixer = "attention"
+    mixer_rank: int | None = None
+    decay: bool = False
+    gate: Gate = "soft"
+    gate_l1: float = 0.0
+    ffn: Ffn = "dense"
+    ffn_rank: int | None = None
+    norm: Norm = "layer-norm"
+    shared_norm: bool = False
+    head: Head = "dense"
+    head_rank: int | None = None
+    head_bias: bool = False
+    loss: Loss = "plain"
+    checkpointing: Checkpointing = "none"
+    int8_inference: bool = False
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        _require_positive(self, "vocab_size", "d_model", "n_layers", "n_heads", "max_seq_len")
+        for part, without_rank in (("embedding", "dense"), ("mixer", "attention"), ("ffn", "dense")):
+            _require_rank(self, part, without_rank)
+        if self.head == "low-rank" and self.head_rank is None:
+            raise UsageError("a low-rank head needs a head_rank")
+        if self.mixer == "attention" and self.d_model % self.n_heads:
+            raise UsageError(
+                f"d_model {self.d_model} is not divisible by heads {self.n_heads}: choose --heads that divides it"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UsageError(f"dropout {self.dropout} is not from 0 to below 1")
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token's logits depend on it and the tokens before it only."""
+        return self.block != "encoder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One model under one protocol: everything a worker process needs to build and run it.
+
+    `config` is None for a model that comes from a user's factory; `model` then names the factory.
+    `gpu` names the card to predict for, and is None when the case is measured.
+    """
+
+    model: str
+    config: ModelConfig | None
+    mode: Mode = "train"
+    dtype: Dtype = "fp32"
+    batch: int = 1
+    seq: int = 2_048
+    vocab_size: int = 50_000
+    optimizer: Optimizer = "adamw"
+    logits: Logits = "all"
+    new_tokens: int = 32
+    micro_batch: int | None = None
+    warmup_steps: int = 2
+    measured_steps: int = 3
+    workspace: Workspace = "default"
+    seed: int = 0
+    gpu: str | None = None
+    budget_bytes: int = 8 << 30
+    headroom: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require_choices(self)
+        _require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps")
+        if self.micro_batch is not None:
+            _require_positive(self, "micro_batch")
+        if self.warmup_steps < 0:
+            raise UsageError(f"warm-up steps {self.warmup_steps} is negative: use 0 or more")
+        if self.mode == "decode" and self.config is not None and not self.config.causal:
+            raise UsageError(f"'{self.model}' cannot decode: it is not causal; choose another --mode or model")
+
+    @property
+    def traced_steps(self) -> int:
+        """How many steps show both peaks: the warm-up, and one more in the steady state."""
+        return 1 if self.single_step else self.warmup_steps + 1
+
+    @property
+    def first_steady_step(self) -> int:
+        """The index of the first step that the steady peak looks at."""
+        return self.traced_steps - 1
+
+    @property
+    def limit_bytes(self) -> int:
+        """The budget less its headroom: what the whole device may use for a PASS."""
+        return int(self.budget_bytes * (1 - self.headroom))
+
+    @property
+    def single_step(self) -> bool:
+        """The reports' protocol looks at the first step of a fresh process, and at no other."""
+        return self.mode == "forward-backward"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `from_json` reads them."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """The case that `to_json` wrote."""
+        config = values["config"]
+        return cls(**{**values, "config": None if config is None else ModelConfig(**config)})
+
+
+def _require_positive(value: Any, *names: str) -> None:
+    for name in names:
+        number = getattr(value, name)
+        if not isinstance(number, int) or not 0 < number <= LARGEST_SIZE:
+            raise UsageError(f"{name} {number} is not a size: use a whole number from 1 to 2^40")
+
+
+def _require_rank(config: ModelConfig, part: str, without_rank: str) -> None:
+    rank = getattr(config, f"{part}_rank")
+    if getattr(config, part) == without_rank:
+        return
+    if rank is None:
+        raise UsageError(f"{part} '{getattr(config, part)}' needs a {part}_rank")
+    _require_positive(config, f"{part}_rank")
+
+
+def _require_choices(value: Any) -> None:
+    for field, annotation in typing.get_type_hints(type(value)).items():
+        words = _literal_words(annotation)
+        chosen = getattr(value, field)
+        if words and chosen is not None and chosen not in words:
+            raise UsageError(f"{field} '{chosen}' is unknown: choose from {', '.join(words)}")
+
+
+def _literal_words(annotation: Any) -> tuple[str, ...]:
+    if typing.get_origin(annotation) is Literal:
+        return choices(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(word for part in typing.get_args(annotation) for word in _literal_words(part))
+    return ()

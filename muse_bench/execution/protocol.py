@@ -1,0 +1,36 @@
+"""What passes between the runner and its worker processes: one JSON object a line."""
+
+from typing import Any, Literal, TypedDict
+
+Task = Literal["peaks", "ledger", "predict"]
+
+
+class Request(TypedDict):
+    """What a worker is asked to do with one case."""
+
+    task: Task
+    case: dict[str, Any]
+
+
+class Hello(TypedDict):
+    """A worker's first line: the process can take a request."""
+
+    kind: Literal["hello"]
+    environment: dict[str, Any]
+    cuda_unavailable: str | None
+
+
+class Phase(TypedDict):
+    """What the worker is doing now."""
+
+    kind: Literal["phase"]
+    text: str
+
+
+class Result(TypedDict):
+    """How a request ended: `values` when status is ok, else a reason."""
+
+    kind: Literal["result"]
+    status: Literal["ok", "oom", "crashed", "usage"]
+    reason: str | None
+    values: dict[str, Any]

@@ -1,0 +1,270 @@
+"""Runs cases, each apart from the others, and yields a record a case. Imports no torch: workers do.
+
+Measured cases get a process each for the headline numbers and another for the instrumented run that explains them;
+the next process is started while the current one works. Predicted cases share one worker until it fails.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from muse_bench.config import WORKSPACE_ENVIRONMENT, WORKSPACE_VARIABLES, Backend, Case, Workspace
+from muse_bench.errors import MuseBenchError, UsageError
+from muse_bench.execution.process import WorkerDied, WorkerProcess
+from muse_bench.execution.protocol import Request, Result, Task
+from muse_bench.measure.nvml import DeviceView, NvmlSampler, driver_version
+from muse_bench.predict.gpus import find_gpu
+from muse_bench.record import Environment, Ledger, ModuleRow, Record, TimelinePoint
+
+DEFAULT_GPU = "rtx-4060"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is running now: case `index` of `total` (from 0), and what it is doing."""
+
+    index: int
+    total: int
+    case: Case
+    phase: str
+
+
+class Runner:
+    """Runs cases on this machine's GPU or predicts them for a named one; a context manager.
+
+    On entry `backend` and `environment` are settled: 'auto' measures when the worker's torch sees a GPU.
+    Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
+    """
+
+    backend: Literal["cuda", "predict"]
+    environment: Environment
+
+    def __init__(
+        self,
+        backend: Backend = "auto",
+        *,
+        workspace: Workspace = "default",
+        gpu: str | None = None,
+        timeout_seconds: float | None = None,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        self._asked = backend
+        self._gpu_name = gpu
+        self._timeout_seconds = timeout_seconds
+        self._on_progress = on_progress
+        setting = WORKSPACE_ENVIRONMENT[workspace]
+        self._variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
+        self._spare: WorkerProcess | None = None
+
+    def __enter__(self) -> Self:
+        named = None if self._gpu_name in (None, "auto") else find_gpu(str(self._gpu_name))
+        try:
+            hello = self._worker().hello()
+        except WorkerDied as error:
+            self._close_spare()
+            raise MuseBenchError(f"the worker process did not start: {error}") from error
+        unavailable = hello["cuda_unavailable"]
+        if self._asked == "cuda" and unavailable:
+            self._close_spare()
+            raise UsageError(f"nothing can be measured here: {unavailable}; use --backend predict")
+        measures = self._asked == "cuda" or (self._asked == "auto" and unavailable is None and named is None)
+        self.backend = "cuda" if measures else "predict"
+        self.environment = Environment(**hello["environment"], commit=_commit())
+        if measures:
+            self.environment = dataclasses.replace(self.environment, driver=driver_version())
+        else:
+            self._gpu = named or find_gpu(DEFAULT_GPU)
+            self.environment = dataclasses.replace(
+                self.environment,
+                gpu=self._gpu.title,
+                gpu_total_bytes=self._gpu.total_bytes,
+                compute_capability=".".join(map(str, self._gpu.compute_capability)),
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._close_spare()
+
+    def run(self, cases: Sequence[Case]) -> Iterator[Record]:
+        """One record a case, in order, each as soon as it is there; a case that fails is a record that says so.
+
+        Raises: UsageError for what the user has to mend, such as a factory that raises.
+        """
+        for index, case in enumerate(cases):
+
+            def say(phase: str, index: int = index, case: Case = case) -> None:
+                self._on_progress(Progress(index, len(cases), case, phase))
+
+            begun = time.monotonic()
+            say("starting")
+            record = self._measure(case, say) if self.backend == "cuda" else self._predict(case, say)
+            yield dataclasses.replace(record, duration_seconds=round(time.monotonic() - begun, 3))
+
+    def _predict(self, case: Case, say: Callable[[str], None]) -> Record:
+        case = dataclasses.replace(case, gpu=self._gpu.name)
+        record = _blank(case, "predicted", self._gpu.title)
+        worker = self._worker()
+        try:
+            result = worker.ask(_request("predict", case), self._timeout_seconds, say)
+        except WorkerDied as error:
+            self._close_spare()
+            return dataclasses.replace(record, status="crashed", reason=str(error))
+        except BaseException:
+            self._close_spare()
+            raise
+        if (failed := _failure(record, result)) is not None:
+            return failed
+        values = result["values"]
+        peak_reserved = values["peak_reserved_bytes"]
+        single = case.single_step
+        return dataclasses.replace(
+            _explained(record, values),
+            parameters=values["parameters"],
+            peak_allocated_bytes=values["cold_peak_allocated_bytes" if single else "steady_peak_allocated_bytes"],
+            cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],
+            peak_reserved_bytes=peak_reserved,
+            context_bytes=values["context_bytes"],
+            device_peak_bytes=values["context_bytes"] + peak_reserved,
+            device_peak_provenance="predicted",
+        )
+
+    def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
+        record = _blank(case, "measured", self.environment.gpu)
+        with NvmlSampler() as sampler:
+            try:
+                result = self._ask_fresh("peaks", case, say, sampler)
+            except WorkerDied as error:
+                return dataclasses.replace(record, status="crashed", reason=str(error))
+            view = sampler.stop()
+        if (failed := _failure(record, result)) is not None:
+            return failed
+        values = result["values"]
+        self.environment = dataclasses.replace(self.environment, **values.pop("gpu"))
+        record = dataclasses.replace(record, gpu=self.environment.gpu, **values)
+        return self._explain(_with_device(record, view), case, say)
+
+    def _explain(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
+        """Adds the ledger of a separate, instrumented run; what the two runs differ by is unattributed."""
+        try:
+            result = self._ask_fresh("ledger", case, lambda phase: say(f"instrumented run: {phase}"), None)
+        except WorkerDied as error:
+            return _noted(record, f"no ledger: {error}")
+        if result["status"] != "ok":
+            return _noted(record, f"no ledger: the instrumented run ended with {result['reason']}")
+        explained = _explained(record, result["values"])
+        assert explained.ledger is not None and record.peak_allocated_bytes is not None
+        difference = record.peak_allocated_bytes - explained.ledger.total
+        ledger = dataclasses.replace(explained.ledger, unattributed=explained.ledger.unattributed + difference)
+        return dataclasses.replace(explained, ledger=ledger)
+
+    def _ask_fresh(
+        self, task: Task, case: Case, say: Callable[[str], None], sampler: NvmlSampler | None
+    ) -> Result:
+        """Asks a process that has done nothing yet, and starts the next one meanwhile."""
+        worker = self._worker()
+        self._spare = None
+        try:
+            worker.hello()
+            self._spare = WorkerProcess(self._variables)
+            if sampler is not None:
+                sampler.watch(worker.pid)
+            return worker.ask(_request(task, case), self._timeout_seconds, say)
+        finally:
+            worker.close()
+
+    def _worker(self) -> WorkerProcess:
+        if self._spare is None:
+            self._spare = WorkerProcess(self._variables)
+        return self._spare
+
+    def _close_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
+
+
+def _request(task: Task, case: Case) -> Request:
+    return Request(task=task, case=case.to_json())
+
+
+def _blank(case: Case, provenance: Literal["measured", "predicted"], gpu: str | None) -> Record:
+    return Record(
+        model=case.model,
+        config={} if case.config is None else dataclasses.asdict(case.config),
+        mode=case.mode,
+        dtype=case.dtype,
+        batch=case.batch,
+        seq=case.seq,
+        status="ok",
+        provenance=provenance,
+        gpu=gpu,
+        optimizer=case.optimizer if case.mode == "train" else None,
+        workspace_setting=case.workspace,
+        logits=case.logits,
+        new_tokens=case.new_tokens if case.mode == "decode" else None,
+        micro_batch=case.micro_batch,
+        seed=case.seed,
+        budget_bytes=case.budget_bytes,
+        limit_bytes=case.limit_bytes,
+    )
+
+
+def _failure(record: Record, result: Result) -> Record | None:
+    if result["status"] == "ok":
+        return None
+    if result["status"] == "usage":
+        raise UsageError(str(result["reason"]))
+    return dataclasses.replace(record, status=result["status"], reason=result["reason"])
+
+
+def _explained(record: Record, values: dict[str, Any]) -> Record:
+    return dataclasses.replace(
+        record,
+        ledger=Ledger(**values["ledger"]),
+        modules=tuple(ModuleRow(module=row["module"], ledger=Ledger(**row["ledger"])) for row in values["modules"]),
+        timeline=tuple(
+            TimelinePoint(phase=point["phase"], ledger=Ledger(**point["ledger"])) for point in values["timeline"]
+        ),
+    )
+
+
+def _with_device(record: Record, view: DeviceView) -> Record:
+    """Adds the whole device's view; the context is what the process held beyond the allocator's reserved memory."""
+    notes = [note for note in (view.unavailable_reason, view.note) if note]
+    for other in view.other_processes or ():
+        size = "an unknown amount" if other.used_bytes is None else f"{other.used_bytes >> 20} MiB"
+        notes.append(f"other processes on the GPU: pid {other.pid} ({other.name or 'unknown'}) holds {size}")
+    reserved, peak = record.peak_reserved_bytes, view.process_peak_bytes
+    context = None if peak is None or reserved is None or peak < reserved else peak - reserved
+    return dataclasses.replace(
+        record,
+        device_peak_bytes=peak,
+        device_peak_provenance=None if peak is None else "sampled",
+        context_bytes=context,
+        notes=(*record.notes, *notes),
+    )
+
+
+def _noted(record: Record, note: str) -> Record:
+    return dataclasses.replace(record, notes=(*record.notes, note))
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this runs from, when it is one."""
+    import subprocess
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5)
+        return found.stdout.strip() or None
+    return None

@@ -1,0 +1,145 @@
+"""The worker process: reads requests from stdin, runs each, and answers on its own copy of stdout.
+
+A measuring worker serves one request, so that every case has a process of its own; it imports everything and then
+waits, touching no GPU until its request arrives. What a model prints goes to stderr, never into the answers.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import torch
+
+import muse_bench
+from muse_bench.config import Case
+from muse_bench.errors import MuseBenchError, UsageError
+from muse_bench.execution.protocol import Hello, Phase, Request, Result
+from muse_bench.predict.allocator import AllocatorConfig, OutOfMemory
+from muse_bench.timeline import Profile, profile
+
+Say = Callable[[str], None]
+
+
+def main() -> None:
+    """Serves requests until stdin ends."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _answer(answers, Hello(kind="hello", environment=_environment(), cuda_unavailable=_cuda_unavailable()))
+    for line in sys.stdin:
+        request: Request = json.loads(line)
+        _answer(answers, _serve(request, lambda text: _answer(answers, Phase(kind="phase", text=text))))
+
+
+def _serve(request: Request, say: Say) -> Result:
+    try:
+        case = Case.from_json(request["case"])
+        values = TASKS[request["task"]](case, say)
+        return Result(kind="result", status="ok", reason=None, values=values)
+    except UsageError as error:
+        return Result(kind="result", status="usage", reason=str(error), values={})
+    except (torch.cuda.OutOfMemoryError, OutOfMemory) as error:
+        return Result(kind="result", status="oom", reason=_one_line(error), values={})
+    except MuseBenchError as error:
+        return Result(kind="result", status="crashed", reason=str(error), values={})
+    except Exception as error:
+        traceback.print_exc()  # to stderr, which the runner keeps
+        return Result(kind="result", status="crashed", reason=_one_line(error), values={})
+
+
+def _peaks(case: Case, say: Say) -> dict[str, Any]:
+    from muse_bench.measure.cuda import measure_peaks
+
+    return {**dataclasses.asdict(measure_peaks(case, say)), "gpu": _gpu_facts()}
+
+
+def _ledger(case: Case, say: Say) -> dict[str, Any]:
+    from muse_bench.measure.history import record_case
+
+    trace = record_case(case, say)
+    say("ledger")
+    return _profile_values(profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config()))
+
+
+def _predict(case: Case, say: Say) -> dict[str, Any]:
+    from muse_bench.predict.gpus import find_gpu
+    from muse_bench.predict.trace import trace_case
+
+    assert case.gpu is not None  # the runner names one
+    gpu = find_gpu(case.gpu)
+    trace, work = trace_case(case, gpu, say)
+    say("replaying the allocator")
+    found = profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config())
+    return {**_profile_values(found), "parameters": work.parameters, "context_bytes": gpu.context_bytes}
+
+
+TASKS: dict[str, Callable[[Case, Say], dict[str, Any]]] = {"peaks": _peaks, "ledger": _ledger, "predict": _predict}
+
+
+def _profile_values(found: Profile) -> dict[str, Any]:
+    return dataclasses.asdict(found)
+
+
+def _allocator_config() -> AllocatorConfig:
+    return AllocatorConfig.from_environment_string(_allocator_setting())
+
+
+def _allocator_setting() -> str:
+    return os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+
+
+def _environment() -> dict[str, Any]:
+    return {
+        "muse_bench": muse_bench.__version__,
+        "torch": torch.__version__,
+        "triton": _triton_version(),
+        "cuda": torch.version.cuda,
+        "allocator_config": _allocator_setting(),
+        "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
+        "python": platform.python_version(),
+        "platform": platform.system().lower(),
+    }
+
+
+def _gpu_facts() -> dict[str, Any]:
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "gpu": properties.name,
+        "gpu_total_bytes": properties.total_memory,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+    }
+
+
+def _triton_version() -> str | None:
+    import importlib.metadata
+
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda_unavailable() -> str | None:
+    """Why nothing can be measured here; None when it can. Counts devices without creating a context."""
+    if torch.version.cuda is None:
+        return f"this build of torch ({torch.__version__}) has no CUDA"
+    if torch.cuda.device_count() == 0:
+        return "no CUDA device is visible"
+    return None
+
+
+def _answer(stream: TextIO, message: Any) -> None:
+    stream.write(json.dumps(message) + "\n")
+    stream.flush()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Sequence mixers: causal attention and the adaptive-rank semiseparable mixer (AR-SSM).
+
+A mixer maps (batch, seq, d_model) to the same shape. With a state from `new_state` it continues a
+sequence: it reads and updates what earlier calls left there.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from muse_kernels import diagonal_scan
+from torch import Tensor, nn
+from torch.nn import functional
+
+from muse_bench.config import Gate, ModelConfig
+
+CONVOLUTION_WIDTH = 3
+
+
+@dataclass(slots=True)
+class KeyValueCache:
+    """Keys and values of the tokens so far: (batch, n_heads, max_seq_len, head_dim) each, `length` of them filled."""
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores the new keys and values; returns views of all so far."""
+        start, self.length = self.length, self.length + keys.shape[2]
+        self.keys[:, :, start : self.length] = keys
+        self.values[:, :, start : self.length] = values
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention through scaled_dot_product_attention."""
+
+    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.n_heads, self.head_dim, self.dropout = n_heads, d_model // n_heads, dropout
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.out = nn.Linear(d_model, d_model)
+
+    def forward(self, x: Tensor, state: KeyValueCache | None = None) -> Tensor:
+        batch, seq, d_model = x.shape
+        query, key, value = (
+            part.view(batch, seq, self.n_heads, self.head_dim).transpose(1, 2)
+            for part in self.qkv(x).split(d_model, dim=-1)
+        )
+        # A single new token sees everything in the cache; a whole prompt is masked causally.
+        causal = state is None or state.length == 0
+        if state is not None:
+            key, value = state.append(key, value)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=causal and seq > 1
+        )
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, seq, d_model))
+        return out
+
+    def new_state(self, batch: int, max_seq_len: int) -> KeyValueCache:
+        """An empty cache for sequences of up to max_seq_len tokens."""
+        shape = (batch, self.n_heads, max_seq_len, self.head_dim)
+        return KeyValueCache(self.out.weight.new_zeros(shape), self.out.weight.new_zeros(shape))
+
+
+class CausalConvolution(nn.Module):
+    """Depthwise convolution along the sequence, padded on the left only: token t sees t-2, t-1 and t.
+
+    weight: (width, d_model); the last row weighs the current token. No bias.
+    """
+
+    def __init__(self, d_model: int, width: int = CONVOLUTION_WIDTH) -> None:
+        super().__init__()
+        self.width = width
+        self.weight = nn.Parameter(torch.empty(width, d_model))
+        nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
+
+    def forward(self, x: Tensor, before: Tensor | None = None) -> Tensor:
+        """`before`: the width - 1 tokens ahead of x, (batch, width - 1, d_model); zeros when None."""
+        seq = x.shape[1]
+        padded = functional.pad(x, (0, 0, self.width - 1, 0)) if before is None else torch.cat((before, x), dim=1)
+        out = padded[:, :seq] * self.weight[0]
+        for tap in range(1, self.width):
+            out = torch.addcmul(out, padded[:, tap : tap + seq], self.weight[tap])
+        return out
+
+
+@dataclass(slots=True)
+class RecurrentState:
+    """What an AR-SSM remembers: the running sum (batch, rank) and the last tokens (batch, width - 1, d_model)."""
+
+    total: Tensor
+    before: Tensor
+
+
+class SemiseparableMixer(nn.Module):
+    """Adaptive-rank semiseparable mixer: y = T x + W_o( S(u * g) * (v * g) ), linear in the sequence length.
+
+    u = W_u x and v = W_v x have `rank` channels, g = sigmoid(MLP x) gates them, S is the causal running sum, or
+    with `decay` the recurrence h_t = a h_(t-1) + x_t with one learned a per rank; T is a causal convolution.
+    """
+
+    def __init__(self, d_model: int, rank: int, *, decay: bool = False, gate: Gate = "soft") -> None:
+        super().__init__()
+        self.d_model, self.rank, self.gate_mode = d_model, rank, gate
+        self.local = CausalConvolution(d_model)
+        self.u = nn.Linear(d_model, rank, bias=False)
+        self.v = nn.Linear(d_model, rank, bias=False)
+        self.gate = nn.Sequential(nn.Linear(d_model, d_model // 4), nn.ReLU(), nn.Linear(d_model // 4, rank))
+        self.out = nn.Linear(rank, d_model)
+        # sigmoid(2 .. 6) spreads the decays over memories of about 8 to 400 tokens.
+        self.decay_logit = nn.Parameter(torch.linspace(2.0, 6.0, rank)) if decay else None
+
+    def forward(self, x: Tensor, state: RecurrentState | None = None) -> Tensor:
+        mixed, _ = self.mix(x, state)
+        return mixed
+
+    def mix(self, x: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, Tensor]:
+        """The mixed sequence and the gates, (batch, seq, rank), of which a penalty can be taken."""
+        gates = self.gates(x)
+        total = self._scan(self.u(x) * gates, state)
+        mixed = self.local(x, None if state is None else state.before) + self.out(total * (self.v(x) * gates))
+        if state is not None:
+            state.total = total[:, -1]
+            state.before = torch.cat((state.before, x), dim=1)[:, -(CONVOLUTION_WIDTH - 1) :].clone()
+        return mixed, gates
+
+    def gates(self, x: Tensor) -> Tensor:
+        """Gates in [0, 1]: soft, hard with the soft gradient, or in training a Gumbel (binary concrete) sample."""
+        scores = self.gate(x)
+        if self.gate_mode == "gumbel" and self.training:
+            noise = torch.rand_like(scores).clamp_(1e-4, 1 - 1e-4)
+            scores = scores + torch.logit(noise)
+        soft = torch.sigmoid(scores)
+        if self.gate_mode == "straight-through":
+            return (soft > 0.5).to(soft.dtype) + soft - soft.detach()
+        return soft
+
+    @torch.no_grad()
+    def effective_rank(self, x: Tensor) -> float:
+        """How many of the ranks are in use: the mean over tokens of the number of gates above one half."""
+        return float((self.gates(x) > 0.5).sum(-1).float().mean())
+
+    def new_state(self, batch: int, max_seq_len: int) -> RecurrentState:
+        """An empty state; its size does not depend on the length."""
+        weight = self.out.weight
+        return RecurrentState(
+            weight.new_zeros(batch, self.rank),
+            weight.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.d_model),
+        )
+
+    def _scan(self, x: Tensor, state: RecurrentState | None) -> Tensor:
+        decay = None if self.decay_logit is None else torch.sigmoid(self.decay_logit).to(x.dtype)
+        if state is not None:  # the carried total enters the first token
+            carried = state.total if decay is None else state.total * decay
+            x = torch.cat((x[:, :1] + carried.unsqueeze(1), x[:, 1:]), dim=1)
+        return diagonal_scan(x, None if decay is None else decay.expand_as(x))
+
+
+Mixer = Attention | SemiseparableMixer
+State = KeyValueCache | RecurrentState
+
+
+def build_mixer(config: ModelConfig) -> Mixer:
+    """The mixer that the config names."""
+    if config.mixer == "attention":
+        return Attention(config.d_model, config.n_heads, config.dropout)
+    assert config.mixer_rank is not None  # the config validates it
+    return SemiseparableMixer(config.d_model, config.mixer_rank, decay=config.decay, gate=config.gate)

@@ -1,0 +1,83 @@
+"""Measures a workload on the CUDA device of this process, which must be fresh: nothing else may have run on it."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from muse_bench.config import Case
+from muse_bench.workload import Workload, build_workload
+
+TIMED_STEPS = 10
+TIMED_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """What the allocator's own counters say of a run, in bytes; times in seconds."""
+
+    parameters: int
+    cold_peak_allocated_bytes: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    step_time_seconds: float
+    tokens_per_second: float
+
+
+def measure_peaks(case: Case, say: Callable[[str], None]) -> Peaks:
+    """Builds and runs the case: the cold peak of the first step, the steady peak after the warm-up, then the time.
+
+    Raises: torch.cuda.OutOfMemoryError when it does not fit.
+    """
+    device = torch.device("cuda", torch.cuda.current_device())
+    say("building")
+    work = build_workload(case, device)
+    say("first step")
+    cold = _peak_of(work, 1)
+    steady = cold
+    if not case.single_step:
+        for _ in range(case.warmup_steps - 1):
+            work.step()
+        say("steady steps")
+        steady = _peak_of(work, case.measured_steps)
+    reserved = torch.cuda.max_memory_reserved()
+    say("timing")
+    seconds = _step_time(work)
+    return Peaks(
+        parameters=work.parameters,
+        cold_peak_allocated_bytes=cold if case.warmup_steps or case.single_step else max(cold, steady),
+        peak_allocated_bytes=steady if case.warmup_steps or case.single_step else max(cold, steady),
+        peak_reserved_bytes=reserved,
+        step_time_seconds=seconds,
+        tokens_per_second=work.tokens_per_step / seconds,
+    )
+
+
+def _peak_of(work: Workload, steps: int) -> int:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(steps):
+        work.step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+def _step_time(work: Workload) -> float:
+    """The median of up to TIMED_STEPS steps, by events on the device, after two more to warm up."""
+    times: list[float] = []
+    begun = time.monotonic()
+    for index in range(TIMED_STEPS + 2):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        work.step()
+        end.record()
+        end.synchronize()
+        if work.optimizer is None:  # outside the timed region: the protocol itself keeps its gradients
+            work.model.zero_grad(set_to_none=True)
+        if index >= 2:
+            times.append(start.elapsed_time(end) / 1_000)
+        if times and time.monotonic() - begun > TIMED_SECONDS:
+            break
+    return statistics.median(times)

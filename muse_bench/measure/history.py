@@ -1,0 +1,90 @@
+"""An instrumented run on CUDA: the allocator's own history, each allocation with the operation that made it.
+
+It runs apart from the run that gives the headline numbers, so that watching cannot change them.
+"""
+
+import collections
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muse_bench.config import Case
+from muse_bench.observe import Observer, observe
+from muse_bench.timeline import Event, Label, Trace
+from muse_bench.workload import Workload
+
+HISTORY_ENTRIES = 5_000_000
+WORKSPACE = Label("workspace", "(libraries)")
+
+
+class HistoryObserver(Observer):
+    """Marks the allocator's history with the index of the running operation, and remembers where tensors lie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sightings: list[tuple[int, int, Label]] = []  # (operation, address, label)
+
+    def begin_op(self, name: str) -> int:
+        index = super().begin_op(name)
+        torch.cuda.memory._set_memory_metadata(str(index))
+        return index
+
+    def label(self, tensor: Tensor, label: Label) -> None:
+        if tensor.is_cuda:
+            self.sightings.append((len(self.trace.ops) - 1, tensor.untyped_storage().data_ptr(), label))
+
+
+def record_case(case: Case, say: Callable[[str], None]) -> Trace:
+    """Runs the case's first steps under the history and returns what they allocated, workspaces told apart."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    torch.cuda.init()
+    observer = HistoryObserver()
+    torch.cuda.memory._record_memory_history("all", context=None, stacks="python", max_entries=HISTORY_ENTRIES)
+    try:
+        work = observe(case, device, observer, case.traced_steps, say)
+        torch.cuda.synchronize()
+        return _finish(observer, work)
+    finally:
+        torch.cuda.memory._record_memory_history(None)
+
+
+def _finish(observer: HistoryObserver, work: Workload) -> Trace:
+    """Frees the libraries' workspaces as the very last thing: what that frees is what they held."""
+    observer.phase = "cleared"
+    clearing = observer.begin_op("clear workspaces")
+    torch._C._cuda_clearCublasWorkspaces()
+    snapshot = torch.cuda.memory._snapshot()
+    del work  # alive until here, so that its memory was not freed by the clearing operation
+    return trace_of(observer, snapshot["device_traces"][torch.cuda.current_device()], clearing)
+
+
+def trace_of(observer: HistoryObserver, entries: Iterable[dict[str, Any]], clearing: int) -> Trace:
+    """The history's entries as events; what was sighted at an address, and what the clearing freed, as labels."""
+    trace = observer.trace
+    sightings = collections.deque(observer.sightings)
+    live: dict[int, int] = {}  # address -> key
+
+    def apply_sightings(before: int) -> None:
+        while sightings and sightings[0][0] < before:
+            _, address, label = sightings.popleft()
+            if address in live:
+                trace.labels[live[address]] = label
+
+    key = op = 0
+    for entry in entries:
+        if entry["action"] not in ("alloc", "free_completed"):
+            continue
+        op = int(entry.get("user_metadata") or op)
+        apply_sightings(op)
+        if entry["action"] == "alloc":
+            key += 1
+            live[entry["addr"]] = key
+            trace.events.append(Event(True, key, entry["size"], op))
+        elif (freed := live.pop(entry["addr"], None)) is not None:
+            if op >= clearing:
+                trace.labels[freed] = WORKSPACE
+            trace.events.append(Event(False, freed, 0, op))
+    apply_sightings(len(trace.ops))
+    return trace

@@ -1,0 +1,202 @@
+"""Watches a workload run: which operation of which module is running, and which tensors are what.
+
+The same observer serves prediction and measurement; a subclass decides what an operation's tensors mean.
+"""
+
+import bisect
+import contextlib
+import functools
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from muse_bench import scopes
+from muse_bench.config import Case
+from muse_bench.timeline import Label, Op, Trace
+from muse_bench.workload import Workload, build_workload
+
+
+ADD = torch.ops.aten.add.Tensor
+
+
+class Observer(TorchDispatchMode):
+    """Keeps the operations of a run with their module and phase. Subclasses implement `label` and the op hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.phase = "build"
+        self._sole_owner_counts = SoleOwnerProbe.counts() if type(self) is not SoleOwnerProbe else (0, 0)
+        self._names: dict[int, str] = {}
+        # By thread: the sequence numbers of autograd nodes at which the module changed in this step, and its names.
+        self._boundaries: dict[int, tuple[list[int], list[str]]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.begin_op(_op_name(func))
+        if func is ADD and torch._C._current_graph_task_id() != -1 and not kwargs and self._is_sole_owner(args[0]):
+            return args[0].add_(args[1])
+        return self.run_op(func, args, kwargs or {})
+
+    def _is_sole_owner(self, gradient: Tensor) -> bool:
+        """Whether nobody but autograd's sum of gradients holds this one.
+
+        Autograd then adds in place, except under a dispatch mode, such as this; so the observer does it instead.
+        Source: can_accumulate_inplace in torch/csrc/autograd/input_buffer.cpp.
+        """
+        storage = gradient.untyped_storage()
+        dense = gradient.numel() * gradient.element_size() == storage.nbytes()
+        counts = (gradient._use_count(), torch._C._storage_Use_Count(storage._cdata))
+        return dense and counts == self._sole_owner_counts
+
+    def run_op(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Runs one operation; subclasses look at its tensors here."""
+        return func(*args, **kwargs)
+
+    def label(self, tensor: Tensor, label: Label) -> None:
+        """Says what the memory of a tensor is."""
+        raise NotImplementedError
+
+    def begin_op(self, name: str) -> int:
+        """Notes that an operation begins; returns its index."""
+        in_backward = torch._C._current_graph_task_id() != -1
+        phase = "backward" if in_backward and self.phase == "forward" else self.phase
+        self.trace.ops.append(Op(name, self._module(in_backward), phase))
+        return len(self.trace.ops) - 1
+
+    def begin_step(self) -> None:
+        """Marks the beginning of a step."""
+        self.phase = "forward"
+        self._boundaries.clear()
+        self.trace.steps.append(self.begin_op("step"))
+
+    @contextlib.contextmanager
+    def watching(self, work: Workload) -> Iterator[None]:
+        """Labels the workload's tensors, and follows its modules, gradients and optimizer while it runs."""
+        self._names = {id(module): name for name, module in work.model.named_modules()}
+        self._label_owned(work)
+        handles = [
+            nn_module.register_module_forward_pre_hook(self._enter),
+            nn_module.register_module_forward_hook(self._leave, always_call=True),
+            *self._gradient_hooks(work.model),
+        ]
+        if work.optimizer is not None:
+            handles.append(work.optimizer.register_step_pre_hook(lambda *_: self._set_phase("optimizer")))
+            handles.append(work.optimizer.register_step_post_hook(lambda *_: self._after_optimizer(work)))
+        with scopes.listening(self._mark_boundary):
+            try:
+                yield
+            finally:
+                for handle in handles:
+                    handle.remove()
+
+    def _module(self, in_backward: bool) -> str:
+        name = scopes.current()
+        if name or not in_backward:
+            return name
+        node = torch._C._current_autograd_node()
+        number = getattr(node, "_sequence_nr", lambda: None)() if node is not None else None
+        return "" if number is None else self._module_of_node(number)
+
+    def _module_of_node(self, number: int) -> str:
+        """The module whose forward made the node. On CUDA the nodes of a recomputation are numbered apart, by the
+        autograd thread: the thread that asks is looked up first."""
+        here = threading.get_ident()
+        for thread in sorted(self._boundaries, key=lambda thread: thread != here):
+            numbers, names = self._boundaries[thread]
+            place = bisect.bisect_right(numbers, number)
+            if place and names[place - 1]:
+                return names[place - 1]
+        return ""
+
+    def _mark_boundary(self, name: str) -> None:
+        numbers, names = self._boundaries.setdefault(threading.get_ident(), ([], []))
+        numbers.append(torch._C._autograd._get_sequence_nr())
+        names.append(name)
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        scopes.enter(self._names.get(id(module), scopes.current()))
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        scopes.leave()
+
+    def _label_owned(self, work: Workload) -> None:
+        for name, parameter in work.model.named_parameters():
+            self.label(parameter, Label("parameters", _owner(name)))
+        for name, buffer in work.model.named_buffers():
+            self.label(buffer, Label("buffers", _owner(name)))
+        for tensor in (work.ids, work.targets):
+            if tensor is not None:
+                self.label(tensor, Label("inputs", "(inputs)"))
+
+    def _gradient_hooks(self, model: nn.Module) -> list[Any]:
+        def hook(parameter: Tensor, name: str) -> None:
+            if parameter.grad is not None:
+                self.label(parameter.grad, Label("gradients", _owner(name)))
+
+        return [
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: hook(p, name))
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        ]
+
+    def _set_phase(self, phase: str) -> None:
+        self.phase = phase
+
+    def _after_optimizer(self, work: Workload) -> None:
+        self.phase = "forward"
+        assert work.optimizer is not None
+        names = {parameter: name for name, parameter in work.model.named_parameters()}
+        for parameter, state in work.optimizer.state.items():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    self.label(value, Label("optimizer_state", _owner(names.get(parameter, ""))))
+
+
+class SoleOwnerProbe(Observer):
+    """Finds the reference counts that a gradient held by autograd alone shows to an observer in this PyTorch."""
+
+    def _is_sole_owner(self, gradient: Tensor) -> bool:
+        self._sole_owner_counts = (
+            gradient._use_count(),
+            torch._C._storage_Use_Count(gradient.untyped_storage()._cdata),
+        )
+        return False
+
+    @classmethod
+    @functools.cache
+    def counts(cls) -> tuple[int, int]:
+        """(of the tensor, of its storage), from one backward in which two gradients of one tensor meet."""
+        probe = cls()
+        x = torch.ones(2, requires_grad=True)
+        hidden = x.exp()
+        with probe:
+            (hidden.sin() + hidden.cos()).sum().backward()
+        return probe._sole_owner_counts
+
+
+@functools.cache
+def _op_name(func: Any) -> str:
+    return str(func)
+
+
+def observe(case: Case, device: torch.device, observer: Observer, steps: int, on_phase: Any = None) -> Workload:
+    """Builds the case's workload and runs its first steps under the observer; returns the workload."""
+    say = on_phase or (lambda _: None)
+    with observer:
+        say("building")
+        work = build_workload(case, device)
+        with observer.watching(work):
+            for step in range(steps):
+                say(f"step {step + 1} of {steps}")
+                observer.begin_step()
+                work.step()
+    return work
+
+
+def _owner(parameter_name: str) -> str:
+    return parameter_name.rpartition(".")[0]

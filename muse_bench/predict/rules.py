@@ -1,0 +1,219 @@
+"""What CUDA does that `meta` does not: one table of rules, each with the observation that established it.
+
+Three kinds: operations that take another path on CUDA (`COMPOSITES`), memory that a kernel takes for itself while
+it runs (`TEMPORARIES`), and products that keep a cuBLAS workspace (`PRODUCTS`). Operations go by their ATen name
+without the overload.
+"""
+
+import contextlib
+import importlib
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from muse_bench.predict.gpus import RESIDENT_THREADS, Gpu
+from muse_bench.predict.reduction import reduction_scratch
+
+aten = torch.ops.aten
+OPTIMIZER_DEVICE_LISTS = ("_get_foreach_kernels_supported_devices", "_get_fused_kernels_supported_devices")
+
+FLASH_DTYPES = (torch.float16, torch.bfloat16)
+FLASH_LARGEST_HEAD = 256
+FLASH_CAPABILITY = (8, 0)
+# PyTorch prefers cuDNN's attention for half precision on these; seen on an H200 with torch 2.11 (cuDNN 9.15 or newer).
+CUDNN_CAPABILITIES = ((9, 0), (10, 0))
+CUDNN_LARGEST_HEAD = 128
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    capability: tuple[int, int],
+) -> Tensor:
+    """scaled_dot_product_attention by the kernel that CUDA would choose, which decides what backward saves.
+
+    cuDNN for half precision on Hopper and Blackwell, flash for half precision without a mask from capability 8.0
+    on, memory-efficient for the rest.
+    Source: sdp_utils.cpp of torch 2.11, and the operations seen on an H200 (reports/h200).
+    """
+    if enable_gqa and query.shape[-3] != key.shape[-3]:
+        repeats = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+    half = query.dtype in FLASH_DTYPES
+    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+    if half and capability in CUDNN_CAPABILITIES and query.shape[-1] <= CUDNN_LARGEST_HEAD:
+        out = aten._scaled_dot_product_cudnn_attention(
+            query, key, value, attn_mask, needs_grad, dropout_p, is_causal, False, scale=scale
+        )
+        return out[0]  # type: ignore[no-any-return]
+    flash = (
+        half and attn_mask is None and query.shape[-1] <= FLASH_LARGEST_HEAD and capability >= FLASH_CAPABILITY
+    )
+    if flash:
+        out = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)
+        return out[0]  # type: ignore[no-any-return]
+    out = aten._scaled_dot_product_efficient_attention(
+        query, key, value, attn_mask, needs_grad, dropout_p, is_causal, scale=scale
+    )
+    return out[0]  # type: ignore[no-any-return]
+
+
+def dropout(x: Tensor, p: float, train: bool) -> Tensor:
+    """On CUDA dropout is one kernel that keeps a bool mask; elsewhere it multiplies by noise of the input's dtype."""
+    if not train or p == 0 or x.numel() == 0:
+        return x
+    return aten.native_dropout(x, p, train)[0]  # type: ignore[no-any-return]
+
+
+def log_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """On CUDA a float16 input asked for in float32 is converted inside the kernel, with no float32 copy of it."""
+    if dtype == torch.float32 and x.dtype == torch.float16:
+        return aten._log_softmax(x, dim, True)  # type: ignore[no-any-return]
+    return aten._log_softmax(x if dtype is None else x.to(dtype), dim, False)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def cuda_paths(capability: tuple[int, int]) -> Iterator[None]:
+    """Inside, operations on `meta` tensors take the paths that they take on CUDA."""
+    library = torch.library.Library("aten", "IMPL")
+    composites: dict[str, Callable[..., Any]] = {
+        "scaled_dot_product_attention": lambda *args, **kwargs: attention(*args, **kwargs, capability=capability),
+        "dropout": dropout,
+        "log_softmax.int": log_softmax,
+    }
+    for name, function in composites.items():
+        library.impl(name, function, "AutogradMeta")
+    optimizers = importlib.import_module("torch.optim.optimizer")
+    foreach, fused = (getattr(optimizers, name)() for name in OPTIMIZER_DEVICE_LISTS)
+    with (
+        # Optimizers choose foreach and fused kernels by device: meta stands for CUDA here.
+        mock.patch.object(optimizers, OPTIMIZER_DEVICE_LISTS[0], lambda: [*foreach, "meta"]),
+        mock.patch.object(optimizers, OPTIMIZER_DEVICE_LISTS[1], lambda: [*fused, "meta"]),
+    ):
+        try:
+            yield
+        finally:
+            library._destroy()
+
+
+# Products that run on a cuBLAS handle; the first on each thread makes PyTorch take a workspace for that handle.
+PRODUCTS = {"mm", "addmm", "addmm_", "_addmm_activation", "bmm", "baddbmm", "baddbmm_"}
+
+
+def runs_on_cublaslt(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a product adds a bias as cuBLASLt's epilogue, which has a workspace of its own.
+
+    Source: addmm_out_cuda_impl in aten/src/ATen/native/cuda/Blas.cpp.
+    """
+    return (
+        name in ("addmm", "_addmm_activation")
+        and args[0].dim() == 1
+        and args[0].is_contiguous()
+        and min(*args[1].shape, *args[2].shape) > 1
+    )
+
+
+Temporaries = Callable[[tuple[Any, ...], dict[str, Any], Gpu], list[int]]
+
+
+def _embedding_backward(args: tuple[Any, ...], kwargs: dict[str, Any], gpu: Gpu) -> list[int]:
+    """Above 3,072 ids the kernel sorts them: sorted ids, their origins, and the sort's own scratch.
+
+    Source: aten/src/ATen/native/cuda/Embedding.cu.
+    """
+    indices: Tensor = args[1]
+    count = indices.numel()
+    if count <= 3_072:
+        return []
+    return [count * indices.element_size()] * 4
+
+
+def _blas_copy(matrix: Tensor) -> int:
+    """Bytes of the copy that cuBLAS needs of a matrix whose strides it cannot read; 0 when it can."""
+    rows, columns = matrix.shape[-2:]
+    row, column = matrix.stride()[-2:]
+    readable = (column == 1 and row >= max(1, columns)) or (row == 1 and column >= max(1, rows))
+    if readable or matrix.numel() == 0:
+        return 0
+    return matrix.numel() * matrix.element_size()
+
+
+def _product(args: tuple[Any, ...], kwargs: dict[str, Any], gpu: Gpu) -> list[int]:
+    """Operands whose strides cuBLAS cannot read, such as an expanded gradient, are copied first.
+
+    Source: prepare_matrix_for_cublas in aten/src/ATen/native/cuda/Blas.cpp.
+    """
+    matrices = [arg for arg in args if isinstance(arg, Tensor) and arg.dim() >= 2]
+    return [size for size in map(_blas_copy, matrices[-2:]) if size]
+
+
+def _sum(args: tuple[Any, ...], kwargs: dict[str, Any], gpu: Gpu) -> list[int]:
+    """Partial sums, where several thread blocks share an output."""
+    x: Tensor = args[0]
+    if x.numel() == 0:
+        return []
+    dims = args[1] if len(args) > 1 and args[1] else range(x.dim())
+    reduced = {dim % x.dim() for dim in dims} if x.dim() else set()
+    by_stride = sorted((x.stride(dim), dim) for dim in range(x.dim()) if x.shape[dim] > 1)
+    outputs = math.prod(x.shape[dim] for dim in range(x.dim()) if dim not in reduced)
+    scratch = reduction_scratch(
+        outputs,
+        x.numel() // outputs,
+        reduces_fastest=not by_stride or by_stride[0][1] in reduced,
+        accumulator_bytes=max(4, x.element_size()),
+        sm_count=gpu.sm_count,
+        threads_per_sm=RESIDENT_THREADS[gpu.compute_capability],
+    )
+    promoted = [] if x.dtype.is_floating_point or x.dtype == torch.int64 else [x.numel() * 8]
+    return [*promoted, *scratch]
+
+
+def _efficient_attention_backward(args: tuple[Any, ...], kwargs: dict[str, Any], gpu: Gpu) -> list[int]:
+    """In float32: the product of output and its gradient, its row sums twice, and an accumulator of the query's
+    gradient with a lock for every 64 queries; a copy of a gradient that is not laid out as (batch, seq, heads, dim).
+
+    Established on an H200 for head sizes 64 and 128. Source: attention_backward.cu.
+    """
+    grad, query = args[0], args[1]
+    batch, heads, seq, width = query.shape
+    tiles = batch * heads * -(-seq // 64)
+    sizes = [tiles * (64 * width * 4 + 16)]
+    if query.dtype == torch.float32:
+        sizes += [query.numel() * 4, batch * heads * seq * 4, batch * heads * seq * 4]
+    else:
+        sizes += [batch * heads * seq * 4]
+    if not grad.transpose(1, 2).is_contiguous():
+        sizes.append(grad.numel() * grad.element_size())
+    return sizes
+
+
+TEMPORARIES: dict[str, Temporaries] = {
+    "embedding_dense_backward": _embedding_backward,
+    "mm": _product,
+    "addmm": _product,
+    "addmm_": _product,
+    "bmm": _product,
+    "baddbmm": _product,
+    "baddbmm_": _product,
+    "sum": _sum,
+    "mean": _sum,
+    "_scaled_dot_product_efficient_attention_backward": _efficient_attention_backward,
+}
+
+# Outputs that `meta` returns and CUDA does not allocate, by position: the seeds of attention without dropout.
+ABSENT_OUTPUTS: dict[str, tuple[int, ...]] = {
+    "_scaled_dot_product_efficient_attention": (2, 3),
+    "_scaled_dot_product_flash_attention": (6, 7, 8),
+    "_scaled_dot_product_cudnn_attention": (6, 7, 8),
+}

@@ -1,0 +1,102 @@
+"""Runs a workload on `meta` tensors, with no GPU, and writes down the allocations that CUDA would make."""
+
+import itertools
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muse_bench.config import WORKSPACE_ENVIRONMENT, Case
+from muse_bench.observe import Observer, observe
+from muse_bench.predict import rules
+from muse_bench.predict.gpus import Gpu, cublas_workspace_bytes, cublaslt_workspace_bytes
+from muse_bench.timeline import Event, Label, Trace
+from muse_bench.workload import Workload
+
+WORKSPACE = Label("workspace", "(libraries)")
+
+
+class MetaObserver(Observer):
+    """Watches the storages of `meta` tensors: a storage that appears is an allocation, one that dies a free."""
+
+    def __init__(self, gpu: Gpu, environment: Mapping[str, str], release: tuple[int, int]) -> None:
+        super().__init__()
+        self._gpu = gpu
+        self._keys = itertools.count()
+        self._live: dict[int, int] = {}
+        self._watches: dict[int, weakref.ref[Any]] = {}
+        self._workspaces_taken: set[tuple[str, bool]] = set()
+        capability, config = gpu.compute_capability, environment.get("CUBLAS_WORKSPACE_CONFIG")
+        self._workspace_bytes = {
+            "cublas": cublas_workspace_bytes(capability, config, release),
+            "cublaslt": cublaslt_workspace_bytes(capability, environment, release),
+        }
+
+    def run_op(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        for place, leaf in enumerate(out if isinstance(out, list | tuple) else (out,)):
+            if place in rules.ABSENT_OUTPUTS.get(name, ()):
+                continue
+            for tensor in (leaf,) if isinstance(leaf, Tensor) else leaf if isinstance(leaf, list | tuple) else ():
+                self._track(tensor)
+        if name in rules.PRODUCTS:
+            self._take_workspace("cublas")
+            if rules.runs_on_cublaslt(name, args):
+                self._take_workspace("cublaslt")
+        temporaries = rules.TEMPORARIES.get(name)
+        if temporaries is not None:
+            keys = [self._alloc(size) for size in temporaries(args, kwargs, self._gpu)]
+            for key in keys:
+                self._free(key)
+        return out
+
+    def label(self, tensor: Tensor, label: Label) -> None:
+        """Names the storage of a tensor, if it is one of this run's."""
+        if tensor.device.type == "meta":
+            self._track(tensor)
+            key = self._live.get(tensor.untyped_storage()._cdata)
+            if key is not None:
+                self.trace.labels[key] = label
+
+    def _track(self, tensor: Tensor) -> None:
+        if tensor.device.type != "meta":
+            return
+        storage = tensor.untyped_storage()
+        identity = storage._cdata
+        if identity in self._live or storage.nbytes() == 0:
+            return
+        key = self._live[identity] = self._alloc(storage.nbytes())
+        self._watches[key] = weakref.ref(storage, lambda _: self._died(identity, key))
+
+    def _died(self, identity: int, key: int) -> None:
+        del self._live[identity], self._watches[key]
+        self._free(key)
+
+    def _alloc(self, size_bytes: int) -> int:
+        key = next(self._keys)
+        self.trace.events.append(Event(True, key, size_bytes, len(self.trace.ops) - 1))
+        return key
+
+    def _free(self, key: int) -> None:
+        self.trace.events.append(Event(False, key, 0, len(self.trace.ops) - 1))
+
+    def _take_workspace(self, library: str) -> None:
+        """Each thread that multiplies has a handle of its own: the caller's, and the one that runs backward."""
+        handle = (library, torch._C._current_graph_task_id() != -1)
+        size = self._workspace_bytes[library]
+        if handle in self._workspaces_taken or size == 0:
+            return
+        self._workspaces_taken.add(handle)
+        self.trace.labels[self._alloc(size)] = WORKSPACE
+
+
+def trace_case(case: Case, gpu: Gpu, on_phase: Any = None) -> tuple[Trace, Workload]:
+    """Traces the case's first steps as they would run on the GPU."""
+    major, minor = torch.__version__.split(".")[:2]
+    observer = MetaObserver(gpu, WORKSPACE_ENVIRONMENT[case.workspace], (int(major), int(minor)))
+    with rules.cuda_paths(gpu.compute_capability):
+        work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase)
+    return observer.trace, work

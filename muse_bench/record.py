@@ -1,0 +1,281 @@
+"""The record: what one case gave, as it is stored, with its environment. Plain data; no torch, no pandas.
+
+Every size is an integer of bytes and every missing value is None. The field names are the JSON schema
+and, flattened, the columns of the CSV; they are stable within `SCHEMA_VERSION`.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from muse_bench.errors import UsageError
+
+SCHEMA_VERSION = 1
+LARGEST_FILE_BYTES = 256 << 20
+LARGEST_NUMBER = (1 << 63) - 1
+
+Provenance = Literal["measured", "predicted"]
+Status = Literal["ok", "oom", "crashed", "skipped"]
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Who holds the allocated bytes at the instant of the peak; the parts add up to the peak."""
+
+    parameters: int = 0
+    buffers: int = 0
+    gradients: int = 0
+    optimizer_state: int = 0
+    activations_saved: int = 0
+    activations_temporary: int = 0
+    inputs: int = 0
+    workspace: int = 0
+    unattributed: int = 0
+
+    @property
+    def total(self) -> int:
+        """The sum of the parts: the peak of allocated bytes."""
+        return sum(dataclasses.astuple(self))
+
+    @property
+    def activations(self) -> int:
+        """Saved for backward and temporary together."""
+        return self.activations_saved + self.activations_temporary
+
+
+LEDGER_FIELDS: tuple[str, ...] = tuple(part.name for part in dataclasses.fields(Ledger))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleRow:
+    """What one part of the model holds at the peak: its path, and bytes by ledger category."""
+
+    module: str
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelinePoint:
+    """Allocated bytes by category at one moment of the step that peaks; `phase` says what it was doing."""
+
+    phase: str
+    ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One case and what it gave. SPEC's field names; what could not be had is None, with its reason in `notes`."""
+
+    model: str
+    config: dict[str, Any]
+    mode: str
+    dtype: str
+    batch: int
+    seq: int
+    status: Status
+    provenance: Provenance
+    gpu: str | None = None
+    reason: str | None = None
+    optimizer: str | None = None
+    workspace_setting: str = "default"
+    logits: str = "all"
+    new_tokens: int | None = None
+    micro_batch: int | None = None
+    seed: int = 0
+    parameters: int | None = None
+    peak_allocated_bytes: int | None = None
+    cold_peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    device_peak_bytes: int | None = None
+    device_peak_provenance: str | None = None
+    ledger: Ledger | None = None
+    context_bytes: int | None = None
+    step_time_seconds: float | None = None
+    tokens_per_second: float | None = None
+    reduction: float | None = None
+    reduction_against: str | None = None
+    budget_bytes: int | None = None
+    limit_bytes: int | None = None
+    verdict: Verdict | None = None
+    modules: tuple[ModuleRow, ...] = ()
+    timeline: tuple[TimelinePoint, ...] = ()
+    notes: tuple[str, ...] = ()
+    duration_seconds: float | None = None
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """A record from parsed JSON; unknown fields are ignored, so that newer minor fields still read.
+
+        Raises: UsageError that names the field that is missing or of the wrong type.
+        """
+        if not isinstance(values, dict):
+            raise UsageError("a record is not a JSON object")
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        for name in ("model", "config", "mode", "dtype", "batch", "seq", "status", "provenance"):
+            if name not in known:
+                raise UsageError(f"a record lacks the field '{name}'")
+        _check_types(known)
+        if known.get("ledger") is not None:
+            known["ledger"] = _ledger(known["ledger"])
+        known["modules"] = tuple(
+            ModuleRow(module=str(row["module"]), ledger=_ledger(row["ledger"])) for row in known.get("modules", ())
+        )
+        known["timeline"] = tuple(
+            TimelinePoint(phase=str(row["phase"]), ledger=_ledger(row["ledger"])) for row in known.get("timeline", ())
+        )
+        known["notes"] = tuple(str(note) for note in known.get("notes", ()))
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """Where the records came from."""
+
+    muse_bench: str
+    torch: str | None = None
+    triton: str | None = None
+    cuda: str | None = None
+    driver: str | None = None
+    gpu: str | None = None
+    gpu_total_bytes: int | None = None
+    compute_capability: str | None = None
+    allocator_config: str = ""
+    cublas_workspace_config: str = ""
+    commit: str | None = None
+    python: str | None = None
+    platform: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFile:
+    """A file of records: their environment, the command that made them, and the records."""
+
+    environment: Environment
+    records: tuple[Record, ...]
+    command: str | None = None
+    schema_version: int = field(default=SCHEMA_VERSION)
+
+    def to_json(self) -> str:
+        """The file's text: JSON, keys in SPEC's order, one trailing newline."""
+        values = {
+            "schema_version": self.schema_version,
+            "command": self.command,
+            "environment": dataclasses.asdict(self.environment),
+            "records": [dataclasses.asdict(record) for record in self.records],
+        }
+        return json.dumps(values, indent=1, allow_nan=False) + "\n"
+
+
+def read_run_file(path: Path) -> RunFile:
+    """The records of a JSON file.
+
+    Raises: UsageError when the file cannot be read, is not a record file, or comes from a newer schema.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE_BYTES:
+            raise UsageError(f"{path}: larger than {LARGEST_FILE_BYTES >> 20} MiB: not a record file of muse-bench")
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return _run_file(values)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not a record file: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: not a record file: a value is missing or of the wrong type ({error})") from error
+    except UsageError as error:
+        raise UsageError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: a temporary neighbour is written, synced and renamed.
+
+    Raises: UsageError that names the file when it cannot be written.
+    """
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _run_file(values: Any) -> RunFile:
+    if not isinstance(values, dict) or "records" not in values or "schema_version" not in values:
+        raise UsageError("not a record file: it has no 'schema_version' and 'records'")
+    version = values["schema_version"]
+    if not isinstance(version, int) or version < 1:
+        raise UsageError(f"not a record file: schema_version {version!r} is not a whole number from 1")
+    if version > SCHEMA_VERSION:
+        raise UsageError(f"written by a newer muse-bench (schema {version}, this one reads {SCHEMA_VERSION}): upgrade")
+    names = {f.name for f in dataclasses.fields(Environment)}
+    environment = {name: value for name, value in values.get("environment", {}).items() if name in names}
+    environment.setdefault("muse_bench", "unknown")
+    _check_hints(Environment, environment)
+    if not isinstance(values.get("command"), str | None):
+        raise UsageError("not a record file: its command is not text")
+    records = tuple(Record.from_json(record) for record in values["records"])
+    return RunFile(environment=Environment(**environment), records=records, command=values.get("command"))
+
+
+def _ledger(values: dict[str, Any]) -> Ledger:
+    ledger = Ledger(**{name: values[name] for name in LEDGER_FIELDS if name in values})
+    if any(not isinstance(part, int) or abs(part) > LARGEST_NUMBER for part in dataclasses.astuple(ledger)):
+        raise UsageError("a ledger holds a value that is not a whole number of bytes")
+    return ledger
+
+
+def _check_types(values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if value is None:
+            continue
+        if name.endswith("_bytes") and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise UsageError(f"'{name}' is {value!r}: it must be a whole number of bytes")
+        if name.endswith(("_seconds", "_per_second")) and not (
+            isinstance(value, int | float) and math.isfinite(value) and value >= 0
+        ):
+            raise UsageError(f"'{name}' is {value!r}: it must be a number of at least zero")
+    plain = {name: value for name, value in values.items() if name not in ("ledger", "modules", "timeline", "notes")}
+    _check_hints(Record, plain)
+
+
+def _check_hints(kind: type, values: dict[str, Any]) -> None:
+    hints = typing.get_type_hints(kind)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise UsageError(f"'{name}' is {value!r:.60}: that is not what it holds")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a parsed JSON value is of the annotated type; true and false are no numbers."""
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return any(_fits(value, part) for part in typing.get_args(hint))
+    if isinstance(value, bool):
+        return hint is bool
+    if isinstance(value, int):
+        return hint in (int, float) and abs(value) <= LARGEST_NUMBER
+    return isinstance(value, typing.get_origin(hint) or hint)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number that a record may hold")

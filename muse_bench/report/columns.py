@@ -1,0 +1,98 @@
+"""The columns that tables of records are made of, and which of them a table of given records needs."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from muse_bench.record import LEDGER_FIELDS, Ledger, Record
+from muse_bench.report.words import count_text, duration_text, percent_text, plain, rate_text
+from muse_bench.units import format_mib
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading, the text that it shows of a record, and what that means; sizes are in MiB, missing ones a dash."""
+
+    heading: str
+    text: Callable[[Record], str]
+    meaning: str | None = None
+    left: bool = False
+
+
+def of_ledger(heading: str, *parts: str, meaning: str | None = None) -> Column:
+    """The sum of some parts of the ledger."""
+    return Column(heading, lambda record: format_mib(_sum(record.ledger, parts)), meaning)
+
+
+MODEL = Column("model", lambda record: plain(record.model), left=True)
+DTYPE = Column("dtype", lambda record: plain(record.dtype), left=True)
+PARAMETERS = Column("params", lambda record: count_text(record.parameters))
+PEAK = Column(
+    "peak",
+    lambda record: format_mib(record.peak_allocated_bytes) if record.status == "ok" else record.status,
+    "the most allocated at once after warm-up",
+)
+REDUCTION = Column("reduction", lambda record: percent_text(record.reduction))
+COLD = Column("cold", lambda record: format_mib(record.cold_peak_allocated_bytes), "the peak of the first step")
+RESERVED = Column("reserved", lambda record: format_mib(record.peak_reserved_bytes), "held by the allocator")
+DEVICE = Column("device", lambda record: format_mib(record.device_peak_bytes), "reserved and the context")
+STEP = Column("step", lambda record: duration_text(record.step_time_seconds))
+RATE = Column("tokens/s", lambda record: rate_text(record.tokens_per_second))
+VERDICT = Column("verdict", lambda record: record.verdict or "-", left=True)
+
+# A reader must not take rows of different protocols for the same one: what differs is shown.
+PROTOCOL = (
+    Column("mode", lambda record: plain(record.mode), left=True),
+    Column("batch", lambda record: str(record.batch)),
+    Column("seq", lambda record: f"{record.seq:,}"),
+    Column("gpu", lambda record: plain(record.gpu or "-"), left=True),
+    Column("from", lambda record: plain(record.provenance), left=True),
+    Column("logits", lambda record: plain(record.logits), left=True),
+    Column("workspaces", lambda record: plain(record.workspace_setting), left=True),
+)
+
+SUMMARY = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, COLD, RESERVED, DEVICE, STEP, RATE, VERDICT)
+LEDGER = (
+    of_ledger("parameters", "parameters"),
+    of_ledger("buffers", "buffers"),
+    of_ledger("gradients", "gradients"),
+    of_ledger("optimizer", "optimizer_state"),
+    of_ledger("saved", "activations_saved", meaning="activations kept for backward"),
+    of_ledger("temporary", "activations_temporary", meaning="activations not kept"),
+    of_ledger("inputs", "inputs"),
+    of_ledger("workspace", "workspace", meaning="held by cuBLAS"),
+    of_ledger("unattributed", "unattributed"),
+)
+FULL = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, *LEDGER, COLD, RESERVED, DEVICE, STEP, RATE, VERDICT)
+COMPACT = (
+    MODEL,
+    PEAK,
+    REDUCTION,
+    of_ledger("weights,\ngrads,\nstate", "parameters", "buffers", "gradients", "optimizer_state"),
+    of_ledger("activ-\nations", "activations_saved", "activations_temporary"),
+    of_ledger("work-\nspace", "workspace"),
+    of_ledger("other", "inputs", "unattributed", meaning="inputs and unattributed"),
+    VERDICT,
+)
+LEAST = (MODEL, PEAK, REDUCTION, VERDICT)
+
+
+def with_protocol(columns: Sequence[Column], records: Sequence[Record]) -> tuple[Column, ...]:
+    """The columns that hold a value for some record, with those of the protocol that differ behind the first."""
+    held = (column for column in columns[1:] if any(column.text(record) != "-" for record in records))
+    return (columns[0], *differing(records), *held)
+
+
+def meanings(columns: Sequence[Column]) -> str:
+    """What the columns mean, those that need saying, in one line."""
+    said = (f"{column.heading}: {column.meaning}" for column in dict.fromkeys(columns) if column.meaning)
+    return "; ".join(said) + "."
+
+
+def differing(records: Sequence[Record]) -> tuple[Column, ...]:
+    """The protocol's columns in which these records are not all alike."""
+    return tuple(column for column in PROTOCOL if len({column.text(record) for record in records}) > 1)
+
+
+def _sum(ledger: Ledger | None, parts: Sequence[str]) -> int | None:
+    assert set(parts) <= set(LEDGER_FIELDS)
+    return None if ledger is None else sum(getattr(ledger, part) for part in parts)

@@ -1,0 +1,113 @@
+"""One record for the terminal: its ledger, the device around it, its modules, and the step that peaks."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from muse_bench.analysis.modules import collapse_blocks, sum_ledgers
+from muse_bench.analysis.verdict import margin_bytes
+from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, Record, RunFile
+from muse_bench.report import table, words
+from muse_bench.report.chart import Timeline
+from muse_bench.units import format_bytes, format_mib
+
+MODULE_ROWS = 12
+
+
+def single(run: RunFile) -> RenderableType:
+    """The run's one record, in full."""
+    (record,) = run.records
+    return Group(*_parts(run, record))
+
+
+def _parts(run: RunFile, record: Record) -> Iterator[RenderableType]:
+    yield table.title(run, f"{words.plain(record.model)} ({_settings(record)}), GPU memory in MiB")
+    yield ""
+    if record.ledger is not None:
+        yield _ledger_table(record, record.ledger)
+        yield _figures(record)
+    if record.modules:
+        yield Text("\nWhich modules hold the peak", style="bold")
+        yield _module_table(record.modules)
+    if record.timeline:
+        yield Text("\nAllocated through the step that peaks\n", style="bold")
+        yield Timeline(record.timeline)
+    yield table.footnotes(run.records)
+
+
+def _settings(record: Record) -> str:
+    parts = [record.dtype, record.optimizer if record.mode == "train" else None]
+    if record.micro_batch:
+        parts.append(f"micro-batch {record.micro_batch}")
+    return words.plain(", ".join(part for part in parts if part))
+
+
+def _ledger_table(record: Record, ledger: Ledger) -> Table:
+    """The parts of the peak, which add up to it, and what lies around it up to the whole device."""
+    peak = record.peak_allocated_bytes
+    drawn = _table("at the peak", "MiB", "share")
+    for name in LEDGER_FIELDS:
+        held = getattr(ledger, name)
+        drawn.add_row(words.CATEGORIES[name], format_mib(held), _share(held, peak))
+    drawn.add_section()
+    drawn.add_row(Text("peak allocated", style="bold"), Text(format_mib(peak), style="bold"), _share(peak, peak))
+    if peak is not None and ledger.total != peak:
+        drawn.add_row(Text("the parts add up to", style="red"), format_mib(ledger.total), _share(ledger.total, peak))
+    for label, size in _around(record):
+        drawn.add_row(label, format_mib(size), "")
+    return drawn
+
+
+def _around(record: Record) -> Iterator[tuple[str, int | None]]:
+    yield "peak reserved by the allocator", record.peak_reserved_bytes
+    yield "context and libraries", record.context_bytes
+    device = "peak of the whole device"
+    yield device if record.device_peak_provenance != "sampled" else f"{device} (sampled)", record.device_peak_bytes
+    yield "first step's peak allocated", record.cold_peak_allocated_bytes
+
+
+def _figures(record: Record) -> Text:
+    """The lines that are not sizes in the ledger: parameters, speed, verdict."""
+    text = Text("\n")
+    if record.parameters is not None:
+        text.append(f"{record.parameters:,} parameters\n")
+    if record.step_time_seconds is not None:
+        speed = f", {words.rate_text(record.tokens_per_second)} tokens/s" if record.tokens_per_second else ""
+        text.append(f"{words.duration_text(record.step_time_seconds)} a step{speed}\n")
+    margin = margin_bytes(record)
+    if record.verdict is not None and record.limit_bytes is not None:
+        text.append_text(table.verdict_text(record))
+        side = "" if margin is None else f", {format_bytes(abs(margin))} {'below' if margin >= 0 else 'above'} it"
+        text.append(f" for a limit of {format_bytes(record.limit_bytes)}{side}\n")
+    text.rstrip()
+    return text
+
+
+def _module_table(modules: Sequence[ModuleRow]) -> Table:
+    """The largest modules; the others in one row, so that the column still adds up."""
+    rows = collapse_blocks(modules)
+    if len(rows) > MODULE_ROWS:
+        rest = rows[MODULE_ROWS - 1 :]
+        others = ModuleRow(module=f"{len(rest)} others", ledger=sum_ledgers(row.ledger for row in rest))
+        rows = [*rows[: MODULE_ROWS - 1], others]
+    drawn = _table("module", "total", "parameters", "gradients", "optimizer", "saved", "temporary")
+    for row in rows:
+        held = row.ledger
+        parts = (held.total, held.parameters + held.buffers, held.gradients, held.optimizer_state)
+        sizes = (*parts, held.activations_saved, held.activations_temporary)
+        drawn.add_row(Text(words.plain(row.module), style="bold"), *map(format_mib, sizes))
+    return drawn
+
+
+def _table(first: str, *others: str) -> Table:
+    drawn = table.frame()
+    drawn.add_column(first)
+    for heading in others:
+        drawn.add_column(heading, justify="right", no_wrap=True)
+    return drawn
+
+
+def _share(held: int | None, peak: int | None) -> str:
+    return words.percent_text(held / peak) if peak and held is not None else "-"

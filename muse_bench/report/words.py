@@ -1,0 +1,131 @@
+"""The words and numbers that every report shares: labels of the ledger, figures as text, what a run was."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from muse_bench.record import Record, RunFile
+from muse_bench.units import format_bytes
+
+CATEGORIES: dict[str, str] = {
+    "parameters": "parameters",
+    "buffers": "buffers",
+    "gradients": "gradients",
+    "optimizer_state": "optimizer state",
+    "activations_saved": "saved activations",
+    "activations_temporary": "temporary activations",
+    "inputs": "inputs",
+    "workspace": "workspace",
+    "unattributed": "unattributed",
+}
+NO_GPU = "predicted: no GPU on this machine"
+ENDINGS = {"oom": "ran out of memory", "crashed": "crashed", "skipped": "was skipped"}
+
+
+def plain(text: str) -> str:
+    """Text on one line without control characters: records come from files that anybody may have written."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+
+
+def count_text(count: int | None) -> str:
+    """A count with a unit of three digits: '616.1 K', '322.5 M', '99.9 B'."""
+    if count is None:
+        return "-"
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return str(count)
+
+
+def percent_text(fraction: float | None) -> str:
+    """A fraction as a percentage."""
+    return "-" if fraction is None else f"{fraction * 100:.1f} %"
+
+
+def duration_text(seconds: float | None) -> str:
+    """Seconds from 10 s, milliseconds below."""
+    if seconds is None:
+        return "-"
+    return f"{seconds:.1f} s" if seconds >= 10 else f"{seconds * 1000:,.1f} ms"
+
+
+def rate_text(rate: float | None) -> str:
+    """A whole number a second."""
+    return "-" if rate is None else f"{rate:,.0f}"
+
+
+def failures(records: Iterable[Record]) -> list[str]:
+    """One line a case that did not finish, with its reason."""
+    lines = []
+    for record in records:
+        if record.status != "ok":
+            reason = f": {record.reason}" if record.reason else ""
+            lines.append(plain(f"{record.model} {ENDINGS[record.status]}{reason}"))
+    return lines
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """The records' notes, each once, with the models it is about when it is not about all of them.
+
+    Left out is what the tables say already: that there is no GPU, and the reasons of clear verdicts.
+    """
+    models: dict[str, list[str]] = {}
+    for record in records:
+        for note in record.notes:
+            if note != NO_GPU and not _is_clear_verdict(record, note):
+                models.setdefault(note, []).append(record.model)
+    return [
+        plain(note if len(names) == len(records) else f"{', '.join(names)}: {note}") for note, names in models.items()
+    ]
+
+
+def origin(run: RunFile) -> str:
+    """Measured or predicted, on or for which GPU."""
+    kinds = {record.provenance for record in run.records}
+    cards = {record.gpu or run.environment.gpu for record in run.records} - {None}
+    card = plain(", ".join(sorted(map(str, cards)))) or "an unknown GPU"
+    if kinds == {"measured"}:
+        return f"measured on {card}"
+    if kinds == {"predicted"}:
+        return f"predicted for {card}" + (" (no GPU on this machine)" if _no_gpu(run) else "")
+    return f"measured and predicted, {card}"
+
+
+def limit_text(records: Sequence[Record]) -> str:
+    """What the verdicts hold the device's peak against; nothing when there are none."""
+    limits = sorted({record.limit_bytes for record in records if record.verdict and record.limit_bytes})
+    return f"Verdict: device against {', '.join(map(format_bytes, limits))}." if limits else ""
+
+
+def protocol(run: RunFile) -> str:
+    """What the records have in common: mode, batch, sizes."""
+    wanted: tuple[tuple[str, Callable[[Record], Any]], ...] = (
+        ("{}", lambda record: record.mode),
+        ("batch {}", lambda record: record.batch),
+        ("seq {:,}", lambda record: record.seq),
+        ("vocab {:,}", lambda record: _size(record, "vocab_size")),
+        ("d_model {:,}", lambda record: _size(record, "d_model")),
+        ("{} layers", lambda record: _size(record, "n_layers")),
+    )
+    facts = ((text, {get(record) for record in run.records} - {None}) for text, get in wanted)
+    parts = [text.format(values.pop()) for text, values in facts if len(values) == 1]
+    return plain(", ".join(parts))
+
+
+def software(run: RunFile) -> str:
+    """The versions that made the run."""
+    environment = run.environment
+    names = (("muse-bench", environment.muse_bench), ("torch", environment.torch), ("CUDA", environment.cuda))
+    return plain(", ".join(f"{name} {version}" for name, version in names if version))
+
+
+def _is_clear_verdict(record: Record, note: str) -> bool:
+    return note.startswith("verdict:") and (record.verdict != "INCONCLUSIVE" or record.status != "ok")
+
+
+def _no_gpu(run: RunFile) -> bool:
+    return all(NO_GPU in record.notes for record in run.records)
+
+
+def _size(record: Record, name: str) -> int | None:
+    value = record.config.get(name)
+    return value if isinstance(value, int) else None

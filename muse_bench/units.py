@@ -1,0 +1,55 @@
+"""Bytes to text and back, in one place. Numbers are stored as integers of bytes."""
+
+import re
+
+from muse_bench.errors import UsageError
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+_FACTORS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": GIB << 10}
+
+
+def format_bytes(count: int | None, *, decimals: int = 1) -> str:
+    """Bytes as MiB below 10 GiB and as GiB from there; a dash for a missing number.
+
+    >>> format_bytes(8_519_680)
+    '8.1 MiB'
+    """
+    if count is None:
+        return "-"
+    if abs(count) < 10 * GIB:
+        return f"{count / MIB:,.{decimals}f} MiB"
+    return f"{count / GIB:,.{decimals + 1}f} GiB"
+
+
+def format_mib(count: int | None) -> str:
+    """Bytes as a bare number of MiB, for columns whose heading names the unit."""
+    return "-" if count is None else f"{count / MIB:,.1f}"
+
+
+def parse_bytes(text: str) -> int:
+    """Text such as '8GiB', '512 MiB' or '8589934592' as bytes.
+
+    Raises: UsageError when the text is not a positive size in binary units.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]ib|b|)\s*", text.lower())
+    if match is None:
+        raise UsageError(f"'{text}' is not a size: write bytes, KiB, MiB or GiB, such as 8GiB")
+    size = int(float(match[1]) * _FACTORS[match[2]])
+    if size <= 0:
+        raise UsageError(f"'{text}' is not a size: it must be more than zero")
+    return size
+
+
+def parse_percent(text: str) -> float:
+    """Text such as '10%' or '0.1' as a fraction from 0 up to, and without, 1.
+
+    Raises: UsageError when it is neither.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    fraction = float(match[1]) / (100 if match[2] else 1) if match else -1.0
+    if not 0 <= fraction < 1:
+        raise UsageError(f"'{text}' is not a share: write a percentage from 0% to below 100%, such as 10%")
+    return fraction

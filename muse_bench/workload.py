@@ -1,0 +1,154 @@
+"""A case becomes a workload: a model, its optimizer, a batch, and one `step()`.
+
+Measuring and predicting run this same code, on a CUDA device or on `meta`, so neither can drift from the other.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muse_bench.config import TRAINING_MODES, Case
+from muse_bench.layers.head import plain_loss
+from muse_bench.layers.quantised import quantise_linears
+from muse_bench.models.external import build_external
+from muse_bench.models.language_model import LanguageModel
+from muse_bench.optim import build_optimizer
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(slots=True)
+class Workload:
+    """What one case runs. `step()` leaves nothing alive but the model, its gradients when the protocol keeps
+    them, and the optimizer's state.
+
+    `ids` and `targets`: (batch, seq) int64 on the device. `tokens_per_step` counts tokens read, or generated.
+    """
+
+    case: Case
+    model: nn.Module
+    optimizer: torch.optim.Optimizer | None
+    ids: Tensor
+    targets: Tensor | None
+    tokens_per_step: int
+    _run: Callable[["Workload"], None] = field(repr=False)
+
+    def step(self) -> None:
+        """One step of the case's mode."""
+        self._run(self)
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters, each shared one once, int8 weights and buffers not counted."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def build_workload(case: Case, device: torch.device) -> Workload:
+    """Builds the model on the device in the case's dtype, its optimizer and a random batch.
+
+    Raises: UsageError for a user's factory that fails.
+    """
+    torch.manual_seed(case.seed)
+    model = _build_model(case, device)
+    training = case.mode in TRAINING_MODES
+    model.train(training)
+    optimizer = build_optimizer(case.optimizer, model.parameters()) if case.mode == "train" else None
+    ids = torch.randint(case.vocab_size, (case.batch, case.seq), device=device)
+    targets = torch.randint(case.vocab_size, (case.batch, case.seq), device=device) if case.mode == "train" else None
+    tokens = case.batch * (case.new_tokens if case.mode == "decode" else case.seq)
+    return Workload(case, model, optimizer, ids, targets, tokens, STEPS[case.mode])
+
+
+def _build_model(case: Case, device: torch.device) -> nn.Module:
+    with device, _default_dtype(DTYPES[case.dtype]):
+        if case.config is None:
+            return build_external(case.model).to(device=device, dtype=DTYPES[case.dtype])
+        model: nn.Module = LanguageModel(case.config)
+    if case.config.int8_inference and case.mode not in TRAINING_MODES:
+        model = quantise_linears(model)
+    return model
+
+
+@contextlib.contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _train(work: Workload) -> None:
+    assert work.targets is not None
+    pairs = list(zip(_micro(work, work.ids), _micro(work, work.targets), strict=True))
+    for ids, targets in pairs:
+        loss = _loss(work.model, ids, targets)
+        (loss if len(pairs) == 1 else loss * (len(ids) / work.case.batch)).backward()
+        del loss
+    if work.optimizer is not None:
+        work.optimizer.step()
+    work.model.zero_grad(set_to_none=True)
+
+
+def _forward_backward(work: Workload) -> None:
+    """The reports' protocol, in which the output stays alive during backward, as it did in their loop."""
+    for ids in _micro(work, work.ids):
+        output = _logits(work.model(ids))
+        output.sum().backward()
+        del output
+
+
+@torch.no_grad()
+def _inference(work: Workload) -> None:
+    # The logits of every micro-batch are the step's result: all of them stay alive until it ends.
+    _ = [_prompt_logits(work, ids) for ids in _micro(work, work.ids)]
+
+
+@torch.no_grad()
+def _decode(work: Workload) -> None:
+    """Greedy generation: the prompt at once, then one token at a time."""
+    model, case = work.model, work.case
+    assert isinstance(model, LanguageModel)
+    states = model.new_states(case.batch, case.seq + case.new_tokens)
+    ids = work.ids
+    for position in range(case.new_tokens):
+        start = 0 if position == 0 else case.seq + position - 1
+        ids = model.decode_step(ids, states, start).argmax(-1)
+
+
+STEPS: dict[str, Callable[[Workload], None]] = {
+    "train": _train,
+    "forward-backward": _forward_backward,
+    "inference": _inference,
+    "decode": _decode,
+}
+
+
+def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:
+    return rows.split(work.case.micro_batch or work.case.batch)
+
+
+def _loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
+    if isinstance(model, LanguageModel):
+        return model.loss(ids, targets)
+    return plain_loss(_logits(model(ids)), targets)
+
+
+def _prompt_logits(work: Workload, ids: Tensor) -> Tensor:
+    last_only = work.case.logits == "last"
+    if isinstance(work.model, LanguageModel):
+        logits: Tensor = work.model(ids, last_only=last_only)
+        return logits
+    logits = _logits(work.model(ids))
+    return logits[:, -1:].clone() if last_only else logits
+
+
+def _logits(output: Any) -> Tensor:
+    """The logits in what a model returns: a tensor, or an object with `.logits`."""
+    logits: Tensor = output if isinstance(output, Tensor) else output.logits
+    return logits

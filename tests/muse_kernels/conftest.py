@@ -1,0 +1,106 @@
+"""What every kernel test shares: the accuracy rule, a memory watch, chunks small enough to need several."""
+
+import importlib
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Uninitialised memory is filled with NaN, so an output that is not wholly written shows."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny inputs are cut into several chunks, as large ones are."""
+    monkeypatch.setattr(importlib.import_module("muse_kernels.chunks"), "MIN_SCRATCH_BYTES", 1)
+    monkeypatch.setattr(importlib.import_module("muse_kernels.linear_cross_entropy.autograd"), "TILE", 3)
+
+
+Run = Callable[..., Tensor | tuple[Tensor, ...]]
+
+
+def outputs_and_gradients(run: Run, implementation: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs, and the gradient of every input for cotangents that depend on the shapes only."""
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    result = run(implementation, *leaves)
+    outputs = result if isinstance(result, tuple) else (result,)
+    generator = torch.Generator().manual_seed(1)
+    cotangents = [
+        torch.randn(output.shape, generator=generator).to(torch.bfloat16).to(output.dtype) for output in outputs
+    ]
+    return [*outputs, *torch.autograd.grad(outputs, leaves, cotangents)]
+
+
+@pytest.fixture
+def assert_accurate() -> Callable[..., None]:
+    """Asserts that eager errs at most twice what the reference errs in the same dtype, plus one unit in the last
+    place of the largest value; both are compared with the reference in float64, on the same rounded inputs."""
+
+    def check(run: Run, *inputs: Tensor) -> None:
+        exact = outputs_and_gradients(run, "reference", [tensor.double() for tensor in inputs])
+        plain = outputs_and_gradients(run, "reference", inputs)
+        eager = outputs_and_gradients(run, "eager", inputs)
+        for index, (truth, theirs, ours) in enumerate(zip(exact, plain, eager, strict=True)):
+            assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), index
+            if truth.numel():
+                ulp = torch.finfo(ours.dtype).eps * truth.abs().max()
+                error, allowed = (ours - truth).abs().max(), 2 * (theirs - truth).abs().max() + ulp
+                assert error <= allowed, f"result {index}: error {error:.3e}, allowed {allowed:.3e}"
+
+    return check
+
+
+class MemoryWatch(TorchDispatchMode):
+    """Follows the storages that operations create: the bytes alive at the peak and the elements of the largest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live_bytes = self.peak_bytes = self.largest_elements = 0
+        self._alive: dict[int, weakref.ref[Any]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {_storage_key(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and _storage_key(leaf) not in given | self._alive.keys():
+                self._add(leaf)
+        return result
+
+    def _add(self, tensor: Tensor) -> None:
+        storage, key = tensor.untyped_storage(), _storage_key(tensor)
+        size = storage.nbytes()
+        self.live_bytes += size
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        self.largest_elements = max(self.largest_elements, size // tensor.element_size())
+        self._alive[key] = weakref.ref(storage, lambda _: self._remove(key, size))
+
+    def _remove(self, key: int, size: int) -> None:
+        self.live_bytes -= size
+        del self._alive[key]
+
+
+def _storage_key(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+@pytest.fixture
+def memory_watch() -> MemoryWatch:
+    """A fresh watch, to be entered around the operations that it follows."""
+    return MemoryWatch()

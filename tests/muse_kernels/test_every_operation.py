@@ -1,0 +1,213 @@
+"""What holds for every operation: accuracy, gradients, what is saved, meta tensors, checkpoints, names."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+import muse_kernels as kernels
+
+TOKENS, VOCAB, WIDTH, RANK = 7, 11, 10, 2  # 11 and 10 are both cropped from 4 x 3 products
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call of one operation on small inputs, and what it promises to save besides those inputs."""
+
+    call: Callable[..., Tensor | tuple[Tensor, ...]]  # (implementation, *inputs)
+    shapes: tuple[tuple[int, ...], ...]
+    saved_inputs: tuple[int, ...]
+    saved_bytes: Callable[[torch.dtype], int] = lambda dtype: 0
+
+
+def wide_bytes(dtype: torch.dtype) -> int:
+    """Bytes of one statistic a token, in the dtype of accumulation."""
+    return TOKENS * (8 if dtype == torch.float64 else 4)
+
+
+def index(device: torch.device, high: int) -> Tensor:
+    ids = torch.tensor([0, 5, 5, high - 1, 2, 5, 1], device="cpu")
+    return ids.to(device)
+
+
+def embed(implementation: str, core1: Tensor, core2: Tensor, theta: Tensor) -> Tensor:
+    ids = index(core1.device, VOCAB)
+    return kernels.tt_embedding(
+        ids, core1, core2, theta, vocab_size=VOCAB, d_model=WIDTH, implementation=implementation
+    )
+
+
+def tt_logits(implementation: str, x: Tensor, core1: Tensor, core2: Tensor, theta: Tensor) -> Tensor:
+    return kernels.tt_linear(x, core1, core2, theta, vocab_size=VOCAB, implementation=implementation)
+
+
+def targets(x: Tensor) -> Tensor:
+    return index(x.device, VOCAB).masked_fill(torch.arange(TOKENS, device=x.device) == 4, -100)
+
+
+def dense_loss(implementation: str, x: Tensor, weight: Tensor, bias: Tensor | None = None, **options) -> Tensor:
+    return kernels.linear_cross_entropy(
+        x, weight, targets(x), bias=bias, z_loss=0.1, implementation=implementation, **options
+    )
+
+
+def tt_loss(implementation: str, x: Tensor, core1: Tensor, core2: Tensor, theta: Tensor, **options) -> Tensor:
+    return kernels.tensor_train_cross_entropy(
+        x, core1, core2, theta, targets(x), vocab_size=VOCAB, implementation=implementation, z_loss=0.1, **options
+    )
+
+
+def scan(implementation: str, x: Tensor, decay: Tensor | None = None) -> Tensor:
+    decay = None if decay is None else decay.sigmoid()
+    return kernels.diagonal_scan(x, decay, implementation=implementation)
+
+
+def norm(implementation: str, x: Tensor, weight: Tensor, residual: Tensor | None = None):
+    return kernels.rms_norm(x, weight, residual=residual, implementation=implementation)
+
+
+def int8(implementation: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    weight = (torch.arange(VOCAB * WIDTH, device=x.device).view(VOCAB, WIDTH) * 37 % 255 - 127).to(torch.int8)
+    scale = torch.linspace(0.001, 0.02, VOCAB, dtype=torch.float64, device=x.device)
+    scale = scale if x.dtype == torch.float64 else scale.float()
+    return kernels.int8_linear(x, weight, scale, bias=bias, implementation=implementation)
+
+
+X, CORES = (TOKENS, WIDTH), ((4, RANK, 4), (3, RANK, 3), (RANK,))
+OPERATIONS = {
+    "tt_embedding": Operation(embed, CORES, (0, 1, 2), lambda dtype: TOKENS * 8),
+    "tt_linear": Operation(tt_logits, (X, *CORES), (0, 1, 2, 3)),
+    "running_sum": Operation(scan, ((2, 13, 3),), ()),
+    "diagonal_scan": Operation(
+        scan, ((2, 13, 3), (2, 13, 3)), (), lambda dtype: 3 * 2 * 13 * 3 * dtype.itemsize
+    ),  # sigmoid saves its output, which is the decay; the scan saves decay and h
+    "linear_cross_entropy": Operation(dense_loss, (X, (VOCAB, WIDTH)), (0, 1), lambda d: TOKENS * 8 + wide_bytes(d)),
+    "linear_cross_entropy_bias": Operation(
+        partial(dense_loss, reduction="sum"),
+        (X, (VOCAB, WIDTH), (VOCAB,)),
+        (0, 1, 2),
+        lambda d: TOKENS * 8 + wide_bytes(d),
+    ),
+    "tensor_train_cross_entropy": Operation(tt_loss, (X, *CORES), (0, 1, 2, 3), lambda d: TOKENS * 8 + wide_bytes(d)),
+    "rms_norm": Operation(norm, (X, (WIDTH,)), (0, 1), wide_bytes),
+    "rms_norm_residual": Operation(norm, (X, (WIDTH,), X), (1,), lambda d: wide_bytes(d) + TOKENS * WIDTH * d.itemsize),
+    "int8_linear": Operation(
+        int8, (X, (VOCAB,)), (), lambda d: VOCAB * WIDTH + VOCAB * (8 if d == torch.float64 else 4)
+    ),
+}
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
+
+
+def make_inputs(operation: Operation, dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
+    return [torch.randn(shape).to(device, dtype).requires_grad_() for shape in operation.shapes]
+
+
+def first_output(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return result[0] if isinstance(result, tuple) else result
+
+
+@every_operation
+@pytest.mark.parametrize("implementation", ["reference", "eager"])
+def test_gradcheck(operation: Operation, implementation: str) -> None:
+    assert torch.autograd.gradcheck(partial(operation.call, implementation), make_inputs(operation, torch.float64))
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_accuracy(operation: Operation, dtype: torch.dtype, assert_accurate: Callable[..., None]) -> None:
+    assert_accurate(operation.call, *make_inputs(operation, dtype))
+
+
+@every_operation
+def test_non_contiguous_inputs(operation: Operation, assert_accurate: Callable[..., None]) -> None:
+    inputs = [tensor.repeat_interleave(2, dim=-1)[..., ::2] for tensor in make_inputs(operation, torch.float32)]
+    assert not any(tensor.is_contiguous() for tensor in inputs)
+    assert_accurate(operation.call, *inputs)
+
+
+@every_operation
+def test_expanded_gradient(operation: Operation) -> None:
+    def gradients(implementation: str) -> tuple[Tensor, ...]:
+        output = first_output(operation.call(implementation, *inputs))
+        return torch.autograd.grad(output.sum(), inputs, allow_unused=True)  # sum() sends back a stride-0 gradient
+
+    inputs = make_inputs(operation, torch.float64)
+    for ours, theirs in zip(gradients("eager"), gradients("reference"), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@every_operation
+@pytest.mark.parametrize("frozen", [0, -1])
+def test_a_frozen_input_gets_no_gradient(operation: Operation, frozen: int) -> None:
+    inputs = make_inputs(operation, torch.float64)
+    inputs[frozen].requires_grad_(False)
+    trained = [tensor for tensor in inputs if tensor.requires_grad]
+    if trained:
+        ours, theirs = (first_output(operation.call(name, *inputs)).sum() for name in ("eager", "reference"))
+        for got, expected in zip(torch.autograd.grad(ours, trained), torch.autograd.grad(theirs, trained), strict=True):
+            torch.testing.assert_close(got, expected)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_saves_only_what_it_promises(operation: Operation, dtype: torch.dtype) -> None:
+    saved: dict[int, Tensor] = {}
+    inputs = make_inputs(operation, dtype)
+
+    def pack(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = operation.call("eager", *inputs)
+    promised = [inputs[position].untyped_storage().data_ptr() for position in operation.saved_inputs]
+    assert all(saved.pop(pointer, None) is not None for pointer in promised)
+    assert sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) <= operation.saved_bytes(dtype), [
+        (tensor.shape, tensor.dtype) for tensor in saved.values()
+    ]
+    del result
+
+
+@every_operation
+def test_saves_nothing_without_gradient(operation: Operation) -> None:
+    inputs = make_inputs(operation, torch.float32)
+    expected = first_output(operation.call("eager", *inputs))
+    with torch.no_grad(), saved_tensors_hooks(lambda tensor: pytest.fail("a tensor was saved"), lambda tensor: tensor):
+        assert torch.equal(first_output(operation.call("eager", *inputs)), expected)
+
+
+@every_operation
+def test_recomputes_in_a_checkpoint(operation: Operation) -> None:
+    inputs = make_inputs(operation, torch.float32)
+    direct = torch.autograd.grad(first_output(operation.call("eager", *inputs)).sum(), inputs, allow_unused=True)
+    output = first_output(checkpoint(partial(operation.call, "eager"), *inputs, use_reentrant=False))
+    for ours, expected in zip(torch.autograd.grad(output.sum(), inputs, allow_unused=True), direct, strict=True):
+        assert torch.equal(ours, expected)
+
+
+@every_operation
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("implementation", ["reference", "eager"])
+def test_runs_on_meta(operation: Operation, dtype: torch.dtype, implementation: str) -> None:
+    real, meta = make_inputs(operation, dtype), make_inputs(operation, dtype, "meta")
+    expected = first_output(operation.call(implementation, *real))
+    output = first_output(operation.call(implementation, *meta))
+    assert (output.shape, output.dtype, output.device.type) == (expected.shape, expected.dtype, "meta")
+    output.sum().backward()
+    assert all(tensor.grad.shape == tensor.shape for tensor in meta if tensor.grad is not None)
+
+
+@every_operation
+def test_auto_is_eager_and_other_names_are_errors(operation: Operation) -> None:
+    inputs = make_inputs(operation, torch.float32)
+    assert torch.equal(*(first_output(operation.call(name, *inputs)) for name in ("auto", "eager")))
+    with pytest.raises(ValueError, match="implementation: 'fast' is unknown; choose from auto, reference, eager"):
+        operation.call("fast", *inputs)

@@ -1,0 +1,87 @@
+"""INT8 weights: rounding of the quantiser, products by blocks, errors."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from muse_kernels import int8_linear, quantise_int8
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (33, 70)], ids=str)
+def test_quantised_weight_is_within_half_a_step(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    weight = torch.randn(shape).to(dtype)
+    quantised, scale = quantise_int8(weight)
+    assert (quantised.dtype, quantised.shape, scale.shape) == (torch.int8, weight.shape, shape[:1])
+    assert scale.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert torch.equal(quantised.abs().amax(1), torch.full((shape[0],), 127, dtype=torch.int8))
+    error = (quantised.double() * scale.double().unsqueeze(1) - weight.double()).abs()
+    step = scale.double().unsqueeze(1)
+    assert (error <= step / 2 * (1 + 128 * torch.finfo(scale.dtype).eps)).all()  # weight / scale is rounded itself
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-45, 3e38])
+def test_rows_of_zeros_and_extremes_quantise_without_nan(value: float) -> None:
+    quantised, scale = quantise_int8(torch.tensor([[value, -value, 0.0], [1.0, 2.0, -0.5]]))
+    assert (scale > 0).all()
+    assert scale.isfinite().all()
+    assert (quantised.float() * scale.unsqueeze(1)).isfinite().all()
+    assert quantised[1].tolist() == [64, 127, -32]
+    if value in (0.0, 1e-45):
+        assert (scale[0], quantised[0].count_nonzero()) == (1, 0)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "out_features"), [((1,), 1), ((1, 9), 4), ((3, 2, 5), 17), ((0, 5), 3), ((40, 7), 130)], ids=str
+)
+def test_odd_sizes(
+    shape: tuple[int, ...], out_features: int, dtype: torch.dtype, assert_accurate: Callable[..., None]
+) -> None:
+    def run(implementation: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return int8_linear(x, quantised, scale, bias=bias, implementation=implementation)
+
+    quantised, scale = quantise_int8(torch.randn(out_features, shape[-1]))
+    assert_accurate(run, torch.randn(shape).to(dtype))
+    assert_accurate(run, torch.randn(shape).to(dtype), torch.randn(out_features).to(dtype))
+
+
+def test_large_activations_do_not_overflow_before_the_scale() -> None:
+    # x @ weight_int8 would reach 1000 * 127 * 64 in float16, far past 65,504; times the scale it is small.
+    x, weight = torch.full((1, 64), 1000.0, dtype=torch.float16), torch.full((2, 64), 127, dtype=torch.int8)
+    y = int8_linear(x, weight, torch.full((2,), 1e-5))
+    torch.testing.assert_close(y, torch.full((1, 2), 81.28, dtype=torch.float16), rtol=1e-3, atol=0)
+
+
+WEIGHT, SCALE = torch.ones(4, 3, dtype=torch.int8), torch.ones(4)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "scale", "bias", "message"),
+    [
+        (torch.ones(2, 3), WEIGHT[0], SCALE, None, r"weight_int8: expected shape \(out_features, in_features\)"),
+        (torch.ones(2, 3), WEIGHT.float(), SCALE, None, "weight_int8: expected dtype int8, got float32"),
+        (torch.ones(2, 4), WEIGHT, SCALE, None, r"x: expected last dimension 3, got shape \(2, 4\)"),
+        (torch.ones(2, 3).int(), WEIGHT, SCALE, None, "x: expected a floating dtype, got int32"),
+        (torch.ones(2, 3), WEIGHT, SCALE[:3], None, r"scale: expected shape \(4,\), got \(3,\)"),
+        (torch.ones(2, 3), WEIGHT, SCALE.half(), None, "scale: expected dtype float32 or float64, got float16"),
+        (torch.ones(2, 3), WEIGHT, SCALE.clone().requires_grad_(), None, "scale: .* takes no gradient"),
+        (torch.ones(2, 3), WEIGHT, SCALE, torch.ones(3), r"bias: expected shape \(4,\), got \(3,\)"),
+        (torch.ones(2, 3), WEIGHT, SCALE, torch.ones(4).half(), "bias: expected dtype float32, got float16"),
+        (torch.ones(2, 3), WEIGHT, SCALE.to("meta"), None, "scale: is on meta, but x is on cpu"),
+    ],
+    ids=str,
+)
+def test_a_bad_argument_is_named(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        int8_linear(x, weight, scale, bias=bias)
+
+
+@pytest.mark.parametrize("weight", [torch.ones(3), WEIGHT], ids=["vector", "int8"])
+def test_only_a_floating_matrix_is_quantised(weight: Tensor) -> None:
+    with pytest.raises(ValueError, match="weight: expected"):
+        quantise_int8(weight)

@@ -1,0 +1,80 @@
+"""RMSNorm: values, the residual pair, partial gradients, extreme rows, errors."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from muse_kernels import rms_norm
+
+AccuracyCheck = Callable[..., None]
+
+
+def run(implementation: str, x: Tensor, weight: Tensor, residual: Tensor | None = None):
+    return rms_norm(x, weight, residual=residual, implementation=implementation)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "eager"])
+def test_agrees_with_torch(implementation: str) -> None:
+    x, weight = torch.randn(3, 5, 7, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    y = rms_norm(x, weight, eps=0.5, implementation=implementation)
+    torch.testing.assert_close(y, functional.rms_norm(x, (7,), weight, eps=0.5))
+
+
+@pytest.mark.parametrize("implementation", ["reference", "eager"])
+def test_residual_returns_the_norm_and_the_sum(implementation: str) -> None:
+    x, residual, weight = torch.randn(4, 6), torch.randn(4, 6), torch.randn(6)
+    y, total = rms_norm(x, weight, residual=residual, implementation=implementation)
+    assert torch.equal(total, x + residual)
+    assert torch.equal(y, rms_norm(total, weight, implementation=implementation))
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (0, 4), (2, 3, 65), (301, 7)], ids=str)
+def test_odd_sizes(shape: tuple[int, ...], dtype: torch.dtype, assert_accurate: AccuracyCheck) -> None:
+    x, residual, weight = (torch.randn(size).to(dtype) for size in (shape, shape, shape[-1:]))
+    assert_accurate(run, x, weight)
+    assert_accurate(run, x, weight, residual)
+    assert_accurate(run, x, weight.float())
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("used", [[0], [1], [0, 1]], ids=str)
+def test_either_output_of_the_residual_pair_may_go_unused(used: list[int]) -> None:
+    def gradients(implementation: str) -> tuple[Tensor | None, ...]:
+        outputs = run(implementation, x, weight, residual)
+        return torch.autograd.grad(sum(outputs[index].square().sum() for index in used), inputs, allow_unused=True)
+
+    x, residual, weight = inputs = [torch.randn(size, dtype=torch.float64) for size in ((5, 4), (5, 4), (4,))]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    for ours, theirs in zip(gradients("eager"), gradients("reference"), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_extreme_rows_stay_finite(dtype: torch.dtype, assert_accurate: AccuracyCheck) -> None:
+    largest = min(torch.finfo(dtype).max, 1e18)  # squares of float16's largest value overflow float16
+    x = torch.randn(3, 8).clamp(-0.9, 0.9) * torch.tensor([[0.0], [largest], [torch.finfo(dtype).tiny]])
+    assert_accurate(run, x.to(dtype), torch.ones(8, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "residual", "message"),
+    [
+        (torch.ones(2, 3), torch.ones(4), None, r"x: expected last dimension 4, got shape \(2, 3\)"),
+        (torch.ones(2, 3).long(), torch.ones(3), None, "x: expected a floating dtype, got int64"),
+        (torch.ones(2, 3), torch.ones(1, 3), None, r"weight: expected shape \(d_model\), got \(1, 3\)"),
+        (torch.ones(2, 3), torch.ones(3).half(), None, "weight: expected dtype float32, got float16"),
+        (torch.ones(2, 3), torch.ones(3), torch.ones(3), r"residual: expected shape \(2, 3\), got \(3,\)"),
+        (torch.ones(2, 3), torch.ones(3), torch.ones(2, 3).half(), "residual: expected dtype float32, got float16"),
+        (torch.ones(2, 3), torch.ones(3, device="meta"), None, "weight: is on meta, but x is on cpu"),
+    ],
+    ids=str,
+)
+def test_a_bad_argument_is_named(x: Tensor, weight: Tensor, residual: Tensor | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rms_norm(x, weight, residual=residual)
