@@ -181,15 +181,15 @@ def test_cache_is_kept_while_the_limit_is_not_in_the_way() -> None:
 
 def test_max_split_size_keeps_oversize_blocks_whole_and_for_their_like() -> None:
     # Oversize means 32 MiB and more. A cached 64 MiB block serves neither a 5 MiB request (not oversize) nor
-    # one of 40 MiB (64 >= 40 + 20), but does serve 45 MiB (64 < 65), whole.
+    # one of 44 MiB (64 >= 44 + 20), but does serve 45 MiB (64 < 65), whole.
     allocator = CachingAllocator(AllocatorConfig(max_split_size_bytes=32 * MIB))
     allocator.free(allocator.malloc(64 * MIB))
     allocator.malloc(5 * MIB)
     assert allocator.reserved_bytes == 84 * MIB
-    allocator.free(allocator.malloc(40 * MIB))
-    assert allocator.reserved_bytes == 124 * MIB
+    allocator.free(allocator.malloc(44 * MIB))
+    assert allocator.reserved_bytes == 128 * MIB
     allocator.malloc(45 * MIB)
-    assert (allocator.allocated_bytes, allocator.reserved_bytes) == (69 * MIB, 124 * MIB)
+    assert (allocator.allocated_bytes, allocator.reserved_bytes) == (69 * MIB, 128 * MIB)
 
 
 def test_max_non_split_rounding_widens_that_reuse() -> None:
