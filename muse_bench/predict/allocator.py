@@ -85,7 +85,7 @@ class CachingAllocator:
         self.requested_bytes = self.peak_requested_bytes = 0
         self._memory = DeviceMemory(capacity_bytes, allowed_bytes, gpu_bytes, segment_address)
         self._max_split = config.max_split_size_bytes or sys.maxsize
-        self._collects = allowed_bytes is not None and config.garbage_collection_threshold > 0
+        self._collects = config.garbage_collection_threshold > 0
         self._live: dict[int, Node] = {}  # allocated, by address
         self._small = BlockPool(
             is_small=True,

@@ -12,6 +12,7 @@ from muse_bench.config import WORKSPACE_ENVIRONMENT, Case
 from muse_bench.observe import Observer, observe
 from muse_bench.predict import rules
 from muse_bench.predict.gpus import Gpu, cublas_workspace_bytes, cublaslt_workspace_bytes
+from muse_bench.predict.meta_cache import MetaCache
 from muse_bench.timeline import Event, Label, Trace
 from muse_bench.workload import Workload
 
@@ -24,6 +25,7 @@ class MetaObserver(Observer):
     def __init__(self, gpu: Gpu, environment: Mapping[str, str], release: tuple[int, int]) -> None:
         super().__init__()
         self._gpu = gpu
+        self._cache = MetaCache()
         self._keys = itertools.count()
         self._live: dict[int, int] = {}
         self._watches: dict[int, weakref.ref[Any]] = {}
@@ -35,7 +37,7 @@ class MetaObserver(Observer):
         }
 
     def run_op(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        out = func(*args, **kwargs)
+        out = self._cache.run(func, args, kwargs)
         name = func.overloadpacket.__name__
         for place, leaf in enumerate(out if isinstance(out, list | tuple) else (out,)):
             if place in rules.ABSENT_OUTPUTS.get(name, ()):

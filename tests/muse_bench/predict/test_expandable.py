@@ -61,18 +61,26 @@ def test_best_fit_spares_the_end_that_can_still_grow() -> None:
     assert allocator.malloc(10 * MIB).address == start.address
 
 
+def test_equal_holes_are_taken_by_address() -> None:
+    allocator = CachingAllocator(EXPANDABLE)
+    first, _, second, _ = (allocator.malloc(size * MIB) for size in (4, 2, 4, 10))
+    allocator.free(second)
+    allocator.free(first)
+    assert allocator.malloc(4 * MIB).address == first.address
+
+
 def test_an_empty_expandable_segment_gives_its_address_space_back() -> None:
     places: list[int] = []
 
     def place(size_bytes: int) -> int:
         places.append(size_bytes)
-        return len(places) << 40
+        return 1 << 40
 
     allocator = CachingAllocator(EXPANDABLE, gpu_bytes=160 * MIB, segment_address=place)
     allocator.free(allocator.malloc(50 * MIB))
     allocator.empty_cache()
     assert (allocator.reserved_bytes, allocator.segments()) == (0, ())
-    assert allocator.malloc(50 * MIB).address == 2 << 40
+    assert allocator.malloc(50 * MIB).address == 1 << 40
     assert places == [180 * MIB, 180 * MIB]  # 9/8 of 160 MiB, in whole pages of 20 MiB
 
 

@@ -63,6 +63,11 @@ def test_blocks_from_before_the_recording_are_left_out() -> None:
     assert recorded_events(trace).events == (Event("alloc", 0, 512),)
 
 
+def test_one_stream_that_is_not_the_default_is_one_stream() -> None:
+    trace = [entry("alloc", LOW, 512, stream=7), entry("snapshot", 0, 0), entry("alloc", HIGH, 512, stream=7)]
+    assert len(recorded_events(trace).events) == 2
+
+
 def test_memory_returned_at_once_is_one_empty_cache() -> None:
     trace = [
         entry("alloc", LOW, 512),

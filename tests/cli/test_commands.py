@@ -1,0 +1,156 @@
+"""What commands run, show, write and exit with, over invented records."""
+
+import json
+
+import pytest
+
+from muse_bench.errors import UsageError
+from muse_bench.record import read_run_file
+
+
+def test_compare_needs_no_option_and_compares_the_six(call, runner, capsys):
+    assert call("compare") == 0
+    (made,) = runner.made
+    assert [case.model for case in made.cases] == ["baseline", "tuned", "standard", "ultra", "extreme", "ultimate"]
+    assert made.asked == "auto"
+    shown = capsys.readouterr().out
+    assert "reduction against baseline" in shown
+    assert "predicted for NVIDIA GeForce RTX 4060 (no GPU on this machine)" in shown
+
+
+def test_every_common_option_reaches_the_case(call, runner):
+    sizes = "--vocab 1000 --d-model 64 --layers 3 --heads 4 --seq 16 --batch 5"
+    protocol = "--mode inference --dtype bf16 --optimizer sgd --logits last --new-tokens 7 --micro-batch 2"
+    steps = "--warmup 1 --steps 4 --workspace off --seed 9 --budget 4GiB --headroom 25% --timeout 60 --gpu rtx-3080"
+    assert call(*f"compare --models ultra {sizes} {protocol} {steps}".split()) == 0
+    (made,) = runner.made
+    (case,) = made.cases
+    assert (case.config.vocab_size, case.config.d_model, case.config.n_layers, case.config.n_heads) == (1000, 64, 3, 4)
+    assert (case.vocab_size, case.seq, case.config.max_seq_len, case.batch) == (1000, 16, 16, 5)
+    assert (case.mode, case.dtype, case.optimizer, case.logits) == ("inference", "bf16", "sgd", "last")
+    assert (case.new_tokens, case.micro_batch, case.warmup_steps, case.measured_steps) == (7, 2, 1, 4)
+    assert (case.workspace, case.seed, case.limit_bytes) == ("off", 9, 3 << 30)
+    assert made.options["workspace"] == "off"
+    assert (made.options["timeout_seconds"], made.options["gpu"]) == (60, "rtx-3080")
+
+
+def test_presets_keep_their_own_dtype_optimizer_and_micro_batch(call, runner):
+    assert call("compare", "--models", "baseline,tuned,ultimate") == 0
+    cases = runner.made[0].cases
+    assert [case.dtype for case in cases] == ["fp32", "bf16", "fp16"]
+    assert [case.optimizer for case in cases] == ["adamw", "adamw-fused", "adamw"]
+    assert [case.micro_batch for case in cases] == [None, None, 1]
+
+
+def test_decoding_reaches_behind_the_prompt(call, runner):
+    assert call("predict", "ultra", "--mode", "decode", "--seq", "100", "--new-tokens", "28") == 0
+    assert runner.made[0].cases[0].config.max_seq_len == 128
+
+
+def test_a_users_model_has_no_config(call, runner):
+    assert call("measure", "mine.py:build", "--vocab", "77") == 0
+    case = runner.made[0].cases[0]
+    assert (case.model, case.config, case.vocab_size, case.dtype) == ("mine.py:build", None, 77, "fp32")
+
+
+def test_predict_asks_for_a_prediction(call, runner, capsys):
+    assert call("predict", "ultra") == 0
+    assert runner.made[0].asked == "predict"
+    assert "no GPU on this machine" not in capsys.readouterr().out
+
+
+def test_a_named_gpu_is_not_for_want_of_one(call, capsys):
+    assert call("compare", "--models", "ultra", "--gpu", "rtx-4060") == 0
+    assert "no GPU on this machine" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("status", ["oom", "crashed"])
+def test_a_case_that_failed_is_a_row_and_exit_code_4(call, runner, capsys, status):
+    runner.peaks = {"ultra": status}
+    assert call("compare", "--models", "baseline,ultra,tuned") == 4
+    shown = capsys.readouterr().out
+    assert "it was too much" in shown
+    assert "tuned" in shown
+
+
+@pytest.mark.parametrize(
+    ("peaks", "code"),
+    [
+        ({}, 0),
+        ({"ultra": 9_000}, 1),
+        ({"ultra": 7_300}, 3),
+        ({"ultra": "oom"}, 1),
+        ({"ultra": "crashed"}, 4),
+        ({"ultra": "crashed", "tuned": 9_000}, 1),
+        ({"ultra": 7_300, "tuned": 9_000}, 1),
+    ],
+)
+def test_verify_exits_with_the_worst_verdict(call, runner, capsys, peaks, code):
+    runner.peaks = peaks
+    assert call("verify-8gb") == code
+    shown = capsys.readouterr().out
+    assert "8 GiB less 10 %" in shown
+    assert "What takes the most" in shown
+
+
+def test_outputs_hold_the_run_in_every_format(call, runner, tmp_path):
+    runner.peaks = {"ultra": 25}
+    files = ["--output", "a.json", "-o", "a.csv", "-o", "a.md"]
+    assert call("compare", "--models", "baseline,ultra", *files) == 0
+    run = read_run_file(tmp_path / "a.json")
+    assert [record.reduction for record in run.records] == [0.0, 0.75]
+    assert [record.verdict for record in run.records] == ["PASS", "PASS"]
+    assert run.command == "muse-bench compare --models baseline,ultra --output a.json -o a.csv -o a.md"
+    assert (tmp_path / "a.csv").read_text().count("\n") == 3
+    assert "75.0 %" in (tmp_path / "a.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.json", "a.md"]
+
+
+def test_an_earlier_output_is_overwritten(call, tmp_path):
+    (tmp_path / "a.json").write_text("old")
+    assert call("compare", "--models", "ultra", "--output", "a.json") == 0
+    assert len(json.loads((tmp_path / "a.json").read_text())["records"]) == 1
+
+
+def test_ctrl_c_keeps_what_has_finished(call, runner, capsys, tmp_path):
+    runner.peaks = {"ultra": KeyboardInterrupt()}
+    assert call("compare", "--models", "baseline,tuned,ultra,extreme", "-o", "a.json", "-o", "a.md") == 130
+    shown = capsys.readouterr()
+    assert shown.err == "muse-bench: interrupted: 2 of 4 cases finished\n"
+    assert "tuned" in shown.out
+    assert [record.model for record in read_run_file(tmp_path / "a.json").records] == ["baseline", "tuned"]
+    assert "tuned" in (tmp_path / "a.md").read_text()
+
+
+def test_ctrl_c_before_anything_has_finished_leaves_nothing(call, runner, capsys, tmp_path):
+    runner.peaks = {"baseline": KeyboardInterrupt()}
+    assert call("compare", "-o", "a.json") == 130
+    assert capsys.readouterr().out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_late_mistake_of_the_user_keeps_what_has_finished(call, runner, capsys, tmp_path):
+    runner.peaks = {"mine.py:build": UsageError("the factory 'mine.py:build' raised RuntimeError")}
+    assert call("compare", "--models", "baseline,mine.py:build", "-o", "a.json") == 2
+    shown = capsys.readouterr()
+    assert shown.err == "muse-bench: error: the factory 'mine.py:build' raised RuntimeError\n"
+    assert len(read_run_file(tmp_path / "a.json").records) == 1
+
+
+def test_records_are_on_disk_after_every_case(call, runner, monkeypatch, tmp_path):
+    seen = []
+    plain = runner.run
+
+    def run(self, cases):
+        for record in plain(self, cases):
+            yield record
+            seen.append(len(read_run_file(tmp_path / "a.json").records))
+
+    monkeypatch.setattr(runner, "run", run)
+    assert call("compare", "--models", "baseline,tuned,ultra", "-o", "a.json") == 0
+    assert seen == [1, 2, 3]
+
+
+def test_nothing_but_results_is_printed_off_a_terminal(call, capsys):
+    assert call("compare", "--models", "ultra") == 0
+    assert capsys.readouterr().err == ""

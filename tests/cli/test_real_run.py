@@ -1,0 +1,72 @@
+"""The whole way through real processes, on models small enough for it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from muse_bench.record import read_run_file
+
+SMALL = ("--vocab", "500", "--d-model", "64", "--layers", "2", "--heads", "4", "--seq", "32")
+
+
+def test_compare_predicts_and_writes(muse_bench, tmp_path):
+    process = muse_bench("compare", *SMALL, "--models", "baseline,ultra", "--backend", "predict", "-o", "a.json")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "predicted for" in process.stdout
+    for record in read_run_file(tmp_path / "a.json").records:
+        assert record.status == "ok"
+        assert record.ledger is not None
+        assert record.ledger.total == record.peak_allocated_bytes
+        assert record.verdict == "PASS"
+
+
+def test_a_users_factory_is_predicted(muse_bench, tmp_path):
+    lines = [
+        "from torch import nn",
+        "def build():",
+        "    return nn.Sequential(nn.Embedding(500, 16), nn.Linear(16, 500))",
+    ]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    process = muse_bench("predict", "mine.py:build", *SMALL)
+    assert process.returncode == 0, process.stderr
+    assert "mine.py:build" in process.stdout
+    assert "peak allocated" in process.stdout
+
+
+def test_a_case_over_its_time_is_a_row(muse_bench, tmp_path):
+    slow = "import time\ndef build():\n    time.sleep(600)\n"
+    (tmp_path / "slow.py").write_text(slow)
+    models = "slow.py:build,baseline"
+    limited = ("--timeout", "10", "--backend", "predict", "-o", "a.json")
+    process = muse_bench("compare", "--models", models, *SMALL, *limited)
+    assert process.returncode == 4, process.stderr
+    assert "slow.py:build crashed: timed out after 10 s" in process.stdout
+    assert [record.status for record in read_run_file(tmp_path / "a.json").records] == ["crashed", "ok"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_real_ctrl_c_keeps_the_finished_case(muse_bench, tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ndef build():\n    time.sleep(600)\n")
+    command = [sys.executable, "-m", "muse_bench", "compare", "--models", "baseline,slow.py:build", *SMALL]
+    process = subprocess.Popen(
+        [*command, "--backend", "predict", "-o", "a.json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "a.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err == "muse-bench: interrupted: 1 of 2 cases finished\n"
+    assert "baseline" in out
+    assert [record["model"] for record in json.loads((tmp_path / "a.json").read_text())["records"]] == ["baseline"]
