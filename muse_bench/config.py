@@ -5,6 +5,7 @@ Both travel between processes as JSON, so they hold plain values only.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ WORKSPACE_ENVIRONMENT: dict[Workspace, dict[str, str]] = {
 
 TRAINING_MODES: tuple[Mode, ...] = ("train", "forward-backward")
 LARGEST_SIZE = 1 << 40
+WITHOUT_RANK = {"embedding": ("dense",), "mixer": ("attention",), "ffn": ("dense",), "head": ("dense", "tied")}
 
 
 def choices(alias: Any) -> tuple[str, ...]:
@@ -64,8 +66,8 @@ class ModelConfig:
     """The parts of one language model and their sizes.
 
     Ranks are None where the chosen part has none. `max_seq_len` sizes learned positions and decode caches.
-    Raises: UsageError on a size that is not positive, a part that needs a rank without one, an unknown part,
-        or a d_model that its heads do not divide.
+    Raises: UsageError on a size or rank that is not positive, a part that needs a rank without one, an unknown
+        part, a d_model that its heads do not divide, or a dropout or penalty out of range.
     """
 
     vocab_size: int
@@ -97,16 +99,16 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _require_choices(self)
         _require_positive(self, "vocab_size", "d_model", "n_layers", "n_heads", "max_seq_len")
-        for part, without_rank in (("embedding", "dense"), ("mixer", "attention"), ("ffn", "dense")):
+        for part, without_rank in WITHOUT_RANK.items():
             _require_rank(self, part, without_rank)
-        if self.head == "low-rank" and self.head_rank is None:
-            raise UsageError("a low-rank head needs a head_rank")
         if self.mixer == "attention" and self.d_model % self.n_heads:
             raise UsageError(
                 f"d_model {self.d_model} is not divisible by heads {self.n_heads}: choose --heads that divides it"
             )
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout {self.dropout} is not from 0 to below 1")
+        if not 0 <= self.gate_l1 < math.inf:
+            raise UsageError(f"gate_l1 {self.gate_l1} is not the weight of a penalty: use 0 or more")
 
     @property
     def causal(self) -> bool:
@@ -189,9 +191,9 @@ def _require_positive(value: Any, *names: str) -> None:
             raise UsageError(f"{name} {number} is not a size: use a whole number from 1 to 2^40")
 
 
-def _require_rank(config: ModelConfig, part: str, without_rank: str) -> None:
+def _require_rank(config: ModelConfig, part: str, without_rank: tuple[str, ...]) -> None:
     rank = getattr(config, f"{part}_rank")
-    if getattr(config, part) == without_rank:
+    if getattr(config, part) in without_rank:
         return
     if rank is None:
         raise UsageError(f"{part} '{getattr(config, part)}' needs a {part}_rank")

@@ -85,7 +85,7 @@ class Observer(TorchDispatchMode):
             *self._gradient_hooks(work.model),
         ]
         if work.optimizer is not None:
-            handles.append(work.optimizer.register_step_pre_hook(lambda *_: self._set_phase("optimizer")))
+            handles.append(work.optimizer.register_step_pre_hook(lambda *_: self._before_optimizer()))
             handles.append(work.optimizer.register_step_post_hook(lambda *_: self._after_optimizer(work)))
         with scopes.listening(self._mark_boundary):
             try:
@@ -144,11 +144,12 @@ class Observer(TorchDispatchMode):
             if parameter.requires_grad
         ]
 
-    def _set_phase(self, phase: str) -> None:
-        self.phase = phase
+    def _before_optimizer(self) -> None:
+        self.phase = "optimizer"
+        scopes.enter("(optimizer)")
 
     def _after_optimizer(self, work: Workload) -> None:
-        self.phase = "forward"
+        scopes.leave()
         assert work.optimizer is not None
         names = {parameter: name for name, parameter in work.model.named_parameters()}
         for parameter, state in work.optimizer.state.items():

@@ -122,17 +122,20 @@ class Record:
         for name in ("model", "config", "mode", "dtype", "batch", "seq", "status", "provenance"):
             if name not in known:
                 raise UsageError(f"a record lacks the field '{name}'")
-        _check_types(known)
-        if known.get("ledger") is not None:
-            known["ledger"] = _ledger(known["ledger"])
-        known["modules"] = tuple(
-            ModuleRow(module=str(row["module"]), ledger=_ledger(row["ledger"])) for row in known.get("modules", ())
+        rows = {name: _list(name, known.pop(name, [])) for name in ("modules", "timeline", "notes")}
+        ledger = known.pop("ledger", None)
+        _check_values(cls, known)
+        return cls(
+            **known,
+            ledger=None if ledger is None else _ledger(ledger),
+            modules=tuple(
+                ModuleRow(module=str(row["module"]), ledger=_ledger(row["ledger"])) for row in rows["modules"]
+            ),
+            timeline=tuple(
+                TimelinePoint(phase=str(row["phase"]), ledger=_ledger(row["ledger"])) for row in rows["timeline"]
+            ),
+            notes=tuple(str(note) for note in rows["notes"]),
         )
-        known["timeline"] = tuple(
-            TimelinePoint(phase=str(row["phase"]), ledger=_ledger(row["ledger"])) for row in known.get("timeline", ())
-        )
-        known["notes"] = tuple(str(note) for note in known.get("notes", ()))
-        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +185,8 @@ def read_run_file(path: Path) -> RunFile:
     try:
         if path.stat().st_size > LARGEST_FILE_BYTES:
             raise UsageError(f"{path}: larger than {LARGEST_FILE_BYTES >> 20} MiB: not a record file of muse-bench")
-        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        return _run_file(values)
+        text = path.read_text(encoding="utf-8")
+        return _run_file(json.loads(text, parse_constant=_finite, parse_float=_finite))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -214,6 +217,8 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except UnicodeEncodeError as error:  # a name from the command line whose bytes are not UTF-8
+        raise UsageError(f"{path}: cannot be written: {error.object[error.start]!a} is no character") from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -222,46 +227,50 @@ def _run_file(values: Any) -> RunFile:
     if not isinstance(values, dict) or "records" not in values or "schema_version" not in values:
         raise UsageError("not a record file: it has no 'schema_version' and 'records'")
     version = values["schema_version"]
-    if not isinstance(version, int) or version < 1:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise UsageError(f"not a record file: schema_version {version!r} is not a whole number from 1")
     if version > SCHEMA_VERSION:
         raise UsageError(f"written by a newer muse-bench (schema {version}, this one reads {SCHEMA_VERSION}): upgrade")
     names = {f.name for f in dataclasses.fields(Environment)}
     environment = {name: value for name, value in values.get("environment", {}).items() if name in names}
     environment.setdefault("muse_bench", "unknown")
-    _check_hints(Environment, environment)
+    _check_values(Environment, environment)
     if not isinstance(values.get("command"), str | None):
         raise UsageError("not a record file: its command is not text")
-    records = tuple(Record.from_json(record) for record in values["records"])
+    records = tuple(Record.from_json(record) for record in _list("records", values["records"]))
     return RunFile(environment=Environment(**environment), records=records, command=values.get("command"))
 
 
 def _ledger(values: dict[str, Any]) -> Ledger:
-    ledger = Ledger(**{name: values[name] for name in LEDGER_FIELDS if name in values})
-    if any(not isinstance(part, int) or abs(part) > LARGEST_NUMBER for part in dataclasses.astuple(ledger)):
-        raise UsageError("a ledger holds a value that is not a whole number of bytes")
-    return ledger
+    if not isinstance(values, dict):
+        raise UsageError("a ledger is not a JSON object")
+    parts = {name: values[name] for name in LEDGER_FIELDS}
+    for name, part in parts.items():
+        # What two runs of a case differ by is unattributed, and may be less than nothing.
+        least = -LARGEST_NUMBER if name == "unattributed" else 0
+        if isinstance(part, bool) or not isinstance(part, int) or not least <= part <= LARGEST_NUMBER:
+            raise UsageError(f"'{name}' of a ledger is {part!r:.60}: it must be a whole number of bytes")
+    return Ledger(**parts)
 
 
-def _check_types(values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        if value is None:
-            continue
-        if name.endswith("_bytes") and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise UsageError(f"'{name}' is {value!r}: it must be a whole number of bytes")
-        if name.endswith(("_seconds", "_per_second")) and not (
-            isinstance(value, int | float) and math.isfinite(value) and value >= 0
-        ):
-            raise UsageError(f"'{name}' is {value!r}: it must be a number of at least zero")
-    plain = {name: value for name, value in values.items() if name not in ("ledger", "modules", "timeline", "notes")}
-    _check_hints(Record, plain)
+def _list(name: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise UsageError(f"'{name}' is not a list")
+    return value
 
 
-def _check_hints(kind: type, values: dict[str, Any]) -> None:
+def _check_values(kind: type, values: dict[str, Any]) -> None:
     hints = typing.get_type_hints(kind)
     for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and name.endswith("_bytes") and not (isinstance(value, int) and number and value >= 0):
+            raise UsageError(f"'{name}' is {value!r:.60}: it must be a whole number of bytes")
+        if number and value < 0 and name != "reduction":
+            raise UsageError(f"'{name}' is {value!r:.60}: it must be a number of at least zero")
         if not _fits(value, hints[name]):
             raise UsageError(f"'{name}' is {value!r:.60}: that is not what it holds")
+        if name == "config" and any(isinstance(part, dict | list) for part in value.values()):
+            raise UsageError("'config' holds a list or an object: its values are plain")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -277,5 +286,8 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, typing.get_origin(hint) or hint)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number that a record may hold")
+def _finite(text: str) -> float:
+    """A number of the file; NaN, Infinity and 1e999 are none that a record may hold."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text:.60} is not a number that a record may hold")
+    return number

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from muse_bench.predict.allocator import AllocatorConfig, CachingAllocator
+from muse_bench.predict.driver import DriverAddresses
 from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, TimelinePoint
 
 TIMELINE_POINTS = 240
@@ -77,7 +78,10 @@ def profile(
 
     Raises: OutOfMemory (from the allocator) when the trace does not fit capacity_bytes.
     """
-    allocator = CachingAllocator(config, capacity_bytes=capacity_bytes)
+    driver = DriverAddresses()
+    allocator = CachingAllocator(
+        config, capacity_bytes=capacity_bytes, segment_address=driver.take, segment_removed=driver.give_back
+    )
     sizes: dict[int, int] = {}
     blocks = {}
     levels: list[int] = []

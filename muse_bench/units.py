@@ -1,6 +1,7 @@
 """Bytes to text and back, in one place. Numbers are stored as integers of bytes."""
 
 import re
+from decimal import Decimal
 
 from muse_bench.errors import UsageError
 
@@ -32,15 +33,15 @@ def format_mib(count: int | None) -> str:
 def parse_bytes(text: str) -> int:
     """Text such as '8GiB', '512 MiB' or '8589934592' as bytes.
 
-    Raises: UsageError when the text is not a positive size in binary units.
+    Raises: UsageError when the text is not a positive size in binary units, below 8 EiB.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]ib|b|)\s*", text.lower())
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]ib|b|)\s*", text.lower(), re.ASCII)
     if match is None:
         raise UsageError(f"'{text}' is not a size: write bytes, KiB, MiB or GiB, such as 8GiB")
-    size = int(float(match[1]) * _FACTORS[match[2]])
-    if size <= 0:
-        raise UsageError(f"'{text}' is not a size: it must be more than zero")
-    return size
+    size = Decimal(match[1]) * _FACTORS[match[2]]
+    if not 1 <= size < 1 << 63:
+        raise UsageError(f"'{text}' is not a size: it must be at least 1 byte, and below 8 EiB")
+    return int(size)
 
 
 def parse_percent(text: str) -> float:

@@ -4,6 +4,7 @@ Measuring and predicting run this same code, on a CUDA device or on `meta`, so n
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,6 +137,9 @@ def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:
 def _loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
     if isinstance(model, LanguageModel):
         return model.loss(ids, targets)
+    if "labels" in inspect.signature(model.forward).parameters:  # as the models of transformers do
+        loss: Tensor = model(input_ids=ids, labels=targets).loss
+        return loss
     return plain_loss(_logits(model(ids)), targets)
 
 

@@ -45,8 +45,10 @@ def run_cases(cases: Sequence[Case], backend: Backend, options: RunOptions, *, f
         raise
     finally:
         if last is not None:
-            console.stdout().print(show(last))
-            outputs.write(last)
+            try:
+                outputs.write(last)
+            finally:
+                console.stdout().print(show(last))
     assert last is not None  # a run has at least one case
     return last
 

@@ -62,6 +62,7 @@ class WorkerProcess:
 
         Raises: WorkerDied when the process ends, or says nothing final within timeout_seconds; it is killed then.
         """
+        self.hello()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         try:
             assert self._process.stdin is not None

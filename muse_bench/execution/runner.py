@@ -4,6 +4,7 @@ Measured cases get a process each for the headline numbers and another for the i
 the next process is started while the current one works. Predicted cases share one worker until it fails.
 """
 
+import collections
 import contextlib
 import dataclasses
 import time
@@ -21,6 +22,7 @@ from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Ledger, ModuleRow, Record, TimelinePoint
 
 DEFAULT_GPU = "rtx-4060"
+SPARES = 2  # processes that import torch while another measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +60,18 @@ class Runner:
         self._on_progress = on_progress
         setting = WORKSPACE_ENVIRONMENT[workspace]
         self._variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
-        self._spare: WorkerProcess | None = None
+        self._spares: collections.deque[WorkerProcess] = collections.deque()
 
     def __enter__(self) -> Self:
         named = None if self._gpu_name in (None, "auto") else find_gpu(str(self._gpu_name))
         try:
             hello = self._worker().hello()
         except WorkerDied as error:
-            self._close_spare()
+            self._close_spares()
             raise MuseBenchError(f"the worker process did not start: {error}") from error
         unavailable = hello["cuda_unavailable"]
         if self._asked == "cuda" and unavailable:
-            self._close_spare()
+            self._close_spares()
             raise UsageError(f"nothing can be measured here: {unavailable}; use --backend predict")
         measures = self._asked == "cuda" or (self._asked == "auto" and unavailable is None and named is None)
         self.backend = "cuda" if measures else "predict"
@@ -89,7 +91,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._close_spare()
+        self._close_spares()
 
     def run(self, cases: Sequence[Case]) -> Iterator[Record]:
         """One record a case, in order, each as soon as it is there; a case that fails is a record that says so.
@@ -113,10 +115,10 @@ class Runner:
         try:
             result = worker.ask(_request("predict", case), self._timeout_seconds, say)
         except WorkerDied as error:
-            self._close_spare()
+            self._close_spares()
             return dataclasses.replace(record, status="crashed", reason=str(error))
         except BaseException:
-            self._close_spare()
+            self._close_spares()
             raise
         if (failed := _failure(record, result)) is not None:
             return failed
@@ -168,10 +170,11 @@ class Runner:
     ) -> Result:
         """Asks a process that has done nothing yet, and starts the next one meanwhile."""
         worker = self._worker()
-        self._spare = None
+        self._spares.popleft()
         try:
             worker.hello()
-            self._spare = WorkerProcess(self._variables)
+            while len(self._spares) < SPARES:
+                self._spares.append(WorkerProcess(self._variables))
             if sampler is not None:
                 sampler.watch(worker.pid)
             return worker.ask(_request(task, case), self._timeout_seconds, say)
@@ -179,14 +182,13 @@ class Runner:
             worker.close()
 
     def _worker(self) -> WorkerProcess:
-        if self._spare is None:
-            self._spare = WorkerProcess(self._variables)
-        return self._spare
+        if not self._spares:
+            self._spares.append(WorkerProcess(self._variables))
+        return self._spares[0]
 
-    def _close_spare(self) -> None:
-        if self._spare is not None:
-            self._spare.close()
-            self._spare = None
+    def _close_spares(self) -> None:
+        while self._spares:
+            self._spares.popleft().close()
 
 
 def _request(task: Task, case: Case) -> Request:
@@ -196,7 +198,7 @@ def _request(task: Task, case: Case) -> Request:
 def _blank(case: Case, provenance: Literal["measured", "predicted"], gpu: str | None) -> Record:
     return Record(
         model=case.model,
-        config={} if case.config is None else dataclasses.asdict(case.config),
+        config={"vocab_size": case.vocab_size} if case.config is None else dataclasses.asdict(case.config),
         mode=case.mode,
         dtype=case.dtype,
         batch=case.batch,

@@ -3,7 +3,7 @@
 It follows the native backend of torch 2.11 to 2.13 on one stream, without private pools. The three counts are
 those of `torch.cuda.memory_stats`: `allocated` sums whole blocks, `requested` what was asked for, `reserved`
 the segments. Best fit breaks ties by address, so an exact replay of a recorded run needs that run's segment
-addresses; the default ones only increase, while a driver may hand one out again. Random steps under eight
+addresses; the default ones only increase, unlike a driver's. At recorded addresses, random steps under eight
 settings, with limits and without, gave the three counts of an H200 (torch 2.11) after each of 30,000 steps.
 
 Source: pytorch, c10/cuda/CUDACachingAllocator.cpp (DeviceCachingAllocator) and c10/core/AllocatorConfig.cpp.
@@ -67,6 +67,7 @@ class CachingAllocator:
         gpu_bytes: all memory of the GPU, of which an expandable segment's address space is 9/8; by default
             `capacity_bytes`.
         segment_address: gives a new segment's address from its size; by default they increase by whole 2 MiB.
+        segment_removed: is told the address of each segment that goes back to the driver.
     Raises: OutOfMemory from malloc; ValueError on a negative size, on a free of a block that is not live, and
         on a segment address that is unaligned or taken.
     """
@@ -79,11 +80,12 @@ class CachingAllocator:
         allowed_bytes: int | None = None,
         gpu_bytes: int | None = None,
         segment_address: Callable[[int], int] | None = None,
+        segment_removed: Callable[[int], None] | None = None,
     ) -> None:
         self.config = config
         self.allocated_bytes = self.peak_allocated_bytes = 0
         self.requested_bytes = self.peak_requested_bytes = 0
-        self._memory = DeviceMemory(capacity_bytes, allowed_bytes, gpu_bytes, segment_address)
+        self._memory = DeviceMemory(capacity_bytes, allowed_bytes, gpu_bytes, segment_address, segment_removed)
         self._max_split = config.max_split_size_bytes or sys.maxsize
         self._collects = config.garbage_collection_threshold > 0
         self._live: dict[int, Node] = {}  # allocated, by address

@@ -20,6 +20,7 @@ class DeviceMemory:
         allowed_bytes: the part of it that one process may take; None for all.
         gpu_bytes: the whole GPU, also where less is to be had; None for `capacity_bytes`.
         segment_address: gives a new segment's address from its size; by default they increase by whole 2 MiB.
+        segment_removed: is told the address of each segment that goes back to the driver.
     Raises: ValueError from place on an address that is unaligned or taken.
     """
 
@@ -29,12 +30,14 @@ class DeviceMemory:
         allowed_bytes: int | None = None,
         gpu_bytes: int | None = None,
         segment_address: Callable[[int], int] | None = None,
+        segment_removed: Callable[[int], None] | None = None,
     ) -> None:
         self.capacity_bytes = sys.maxsize if capacity_bytes is None else capacity_bytes
         self.allowed_bytes = sys.maxsize if allowed_bytes is None else allowed_bytes
         self.gpu_bytes = gpu_bytes or capacity_bytes or UNKNOWN_GPU_BYTES
         self.reserved_bytes = self.peak_reserved_bytes = 0
         self._segment_address = segment_address or self._increasing_address
+        self._segment_removed = segment_removed or (lambda address: None)
         self._next_address = FIRST_ADDRESS
         self._extents: list[tuple[int, int]] = []  # (address, end) of everything placed, by address
 
@@ -64,6 +67,7 @@ class DeviceMemory:
     def remove(self, address: int) -> None:
         """Forgets the segment that was placed there."""
         del self._extents[bisect_left(self._extents, (address, 0))]
+        self._segment_removed(address)
 
     def _increasing_address(self, length: int) -> int:
         address = self._next_address

@@ -2,10 +2,11 @@
 
 The history is what `torch.cuda.memory._record_memory_history()` kept and `torch.cuda.memory._snapshot()`
 returns as "device_traces", one list a device. The replay is exact, block by block, when recording began
-before the first allocation (or while nothing was reserved) and lost no entry, within three limits. `allocated` falls
-when a free completes, which is later than upstream for a block that another stream still used. A return of
-cached memory is replayed as `empty_cache`, which is more than upstream returns under max_split_size or by
-garbage collection. Pages that expandable segments mapped for a request that then failed are not replayed.
+before the first allocation (or while nothing was reserved) and lost no entry, within three limits.
+`allocated` falls when a free completes, which is later than upstream for a block that another stream still
+used. A return of cached memory is replayed as `empty_cache`, which is more than upstream returns under
+max_split_size or by garbage collection. Pages that expandable segments mapped for a request that then failed
+are not replayed.
 
 Source: pytorch, c10/cuda/CUDACachingAllocator.cpp (record_trace and its callers).
 """

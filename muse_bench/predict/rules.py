@@ -217,3 +217,6 @@ ABSENT_OUTPUTS: dict[str, tuple[int, ...]] = {
     "_scaled_dot_product_flash_attention": (6, 7, 8),
     "_scaled_dot_product_cudnn_attention": (6, 7, 8),
 }
+
+# Operations whose result or its shape depends on what a tensor holds.
+LOOKS_AT_CONTENTS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}

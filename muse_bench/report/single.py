@@ -92,18 +92,22 @@ def _module_table(modules: Sequence[ModuleRow]) -> Table:
         rest = rows[MODULE_ROWS - 1 :]
         others = ModuleRow(module=f"{len(rest)} others", ledger=sum_ledgers(row.ledger for row in rest))
         rows = [*rows[: MODULE_ROWS - 1], others]
-    drawn = _table("module", "total", "parameters", "gradients", "optimizer", "saved", "temporary")
+    drawn = _table("module", "total", "params", "grads", "state", "saved", "temporary", "other")
     for row in rows:
-        held = row.ledger
-        parts = (held.total, held.parameters + held.buffers, held.gradients, held.optimizer_state)
-        sizes = (*parts, held.activations_saved, held.activations_temporary)
-        drawn.add_row(Text(words.plain(row.module), style="bold"), *map(format_mib, sizes))
+        drawn.add_row(Text(words.plain(row.module), style="bold"), *map(format_mib, _sizes(row.ledger)))
     return drawn
+
+
+def _sizes(held: Ledger) -> tuple[int, ...]:
+    """The total, and the parts that add up to it."""
+    kept = (held.parameters + held.buffers, held.gradients, held.optimizer_state)
+    other = held.inputs + held.workspace + held.unattributed
+    return (held.total, *kept, held.activations_saved, held.activations_temporary, other)
 
 
 def _table(first: str, *others: str) -> Table:
     drawn = table.frame()
-    drawn.add_column(first)
+    drawn.add_column(first, overflow="fold")
     for heading in others:
         drawn.add_column(heading, justify="right", no_wrap=True)
     return drawn

@@ -84,6 +84,15 @@ def test_weight_gradient_is_not_summed_in_half_precision() -> None:
     assert weight.grad.flatten().tolist() == [-512, 512]
 
 
+@pytest.mark.usefixtures("small_chunks")
+def test_input_gradient_is_not_summed_in_half_precision() -> None:
+    # Blocks of three columns, each adding 3 / 4096, exactly; a bfloat16 sum of them stops at 1 / 2.
+    x, weight = (torch.zeros(1, 1).bfloat16().requires_grad_(), torch.ones(4096, 1).bfloat16())
+    weight[7] = 0
+    linear_cross_entropy(x, weight, torch.tensor([7])).backward()
+    assert torch.equal(x.grad, torch.full_like(x, 4095 / 4096))
+
+
 @pytest.mark.parametrize("implementation", ["reference", "eager"])
 @pytest.mark.parametrize("head", HEADS)
 def test_no_token_counts(head: str, implementation: str) -> None:

@@ -189,6 +189,13 @@ def test_an_expanded_gradient_is_copied_by_the_chunk(memory_watch) -> None:
     assert memory_watch.largest_elements < logits.numel() // 8
 
 
+def test_the_copy_of_an_expanded_int8_gradient_is_seen(memory_watch) -> None:
+    y = int8_linear(torch.empty(X, device="meta", requires_grad=True), WEIGHT_INT8, SCALE)
+    with memory_watch:
+        y.sum().backward()
+    assert memory_watch.largest_elements == y.numel()  # a product would make this copy out of a tracer's sight
+
+
 def test_a_frozen_weight_takes_no_gradient_memory(memory_watch) -> None:
     x = torch.empty(X, device="meta", requires_grad=True)
     loss = linear_cross_entropy(x, torch.empty(VOCAB, WIDTH, device="meta"), ids())

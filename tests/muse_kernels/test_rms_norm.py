@@ -55,6 +55,14 @@ def test_either_output_of_the_residual_pair_may_go_unused(used: list[int]) -> No
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.usefixtures("small_chunks")
+def test_weight_gradient_is_summed_in_float32() -> None:
+    # 1,565 ones in six chunks: their bfloat16 sum, rounded six times, is 1,552.
+    weight = torch.ones(1, dtype=torch.bfloat16, requires_grad=True)
+    rms_norm(torch.ones(1565, 1, dtype=torch.bfloat16), weight).sum().backward()
+    assert weight.grad == torch.tensor(1565.0).bfloat16()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_extreme_rows_stay_finite(dtype: torch.dtype, assert_accurate: AccuracyCheck) -> None:
     largest = min(torch.finfo(dtype).max, 1e18)  # squares of float16's largest value overflow float16

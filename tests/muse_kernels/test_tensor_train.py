@@ -15,9 +15,9 @@ def test_factors_are_the_smallest_near_square_cover() -> None:
         assert first * (second - 1) < size <= first * second
 
 
-def test_a_large_square_is_not_rounded_up() -> None:
-    root = 2**40 + 1  # its square does not fit a float
-    assert tt_shape(root * root) == (root, root)
+def test_one_past_a_large_square_needs_another_row() -> None:
+    root = 2**30  # the square root of root^2 + 1, as a float, is root
+    assert tt_shape(root * root + 1) == (root + 1, root)
 
 
 @pytest.mark.parametrize("size", [0, -3])

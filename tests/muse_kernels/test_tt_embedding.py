@@ -55,14 +55,13 @@ def test_transposed_and_int32_ids(ids: Tensor) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 def test_repeated_ids_add_up_in_float32() -> None:
-    # 600 tokens of one id, all values 1: a bfloat16 sum of ones stops at 256.
-    core1, core2, theta = (torch.ones(shape, dtype=torch.bfloat16) for shape in ((4, 1, 2), (4, 1, 2), (1,)))
-    core1.requires_grad_(), core2.requires_grad_()
-    rows = tt_embedding(torch.full((600,), 6), core1, core2, theta * 0, vocab_size=16, d_model=4)
-    rows.sum().backward()
+    # Rows so narrow for their rank that a chunk is one token: a bfloat16 sum of 600 ones would stop at 256.
+    core1, core2 = (torch.ones(4, 300, 1, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    theta = torch.zeros(300, dtype=torch.bfloat16)
+    tt_embedding(torch.full((600,), 6), core1, core2, theta, vocab_size=16, d_model=1).sum().backward()
     for core, touched in ((core1, 6 // 4), (core2, 6 % 4)):
         expected = torch.zeros_like(core)
-        expected[touched] = 600 * 2
+        expected[touched] = 600
         assert torch.equal(core.grad, expected)
 
 

@@ -43,12 +43,12 @@ def test_odd_sizes(
 
 @pytest.mark.usefixtures("small_chunks")
 def test_core_gradients_add_up_over_chunks_in_float32() -> None:
-    # One token a chunk, all values 1: a bfloat16 sum of 1,000 equal terms stops at 256 of them.
-    x, core1, core2 = (torch.ones(shape, dtype=torch.bfloat16) for shape in ((1000, 4), (2, 1, 2), (2, 1, 2)))
-    core1.requires_grad_(), core2.requires_grad_()
-    tt_linear(x, core1, core2, torch.zeros(1, dtype=torch.bfloat16), vocab_size=4).sum().backward()
-    assert torch.equal(core1.grad, torch.full_like(core1, 1000 * 2 * 2))
-    assert torch.equal(core2.grad, torch.full_like(core2, 1000 * 2 * 2))
+    # Rows so narrow for the vocabulary that a chunk is one token: a bfloat16 sum would stop after 256 of 500.
+    core1, core2 = (torch.ones(32, 1, 1, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    x, theta = torch.ones(500, 1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.bfloat16)
+    tt_linear(x, core1, core2, theta, vocab_size=1024).sum().backward()
+    assert torch.equal(core1.grad, torch.full_like(core1, 500 * 32))
+    assert torch.equal(core2.grad, torch.full_like(core2, 500 * 32))
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -51,7 +51,7 @@ def linear_cross_entropy(
         implementation: "reference", "eager", or "auto" (eager).
     Returns: scalar, float32 (float64 for float64), as the softmax is; the mean of no tokens is nan, with zero
         gradients, as in torch.nn.functional.cross_entropy.
-    Memory: saves x, targets and tokens * 4 bytes, and the parameters by reference. Scratch, with
+    Memory: saves x, targets and tokens * 8 bytes, and the parameters by reference. Scratch, with
         B = max(bytes of x, 1 MiB): in forward the logits of ceil(B / (vocab_size * element_size)) tokens; in
         backward those of all tokens for ceil(B / (tokens * element_size)) vocabulary rows. Both counts are
         rounded up to a multiple of 64, so that the logits take about the bytes of x. For a 16-bit dtype also
@@ -94,7 +94,7 @@ def tensor_train_cross_entropy(
         core1, core2, theta, vocab_size: the table E, as in tt_linear.
         targets, ignore_index, reduction, z_loss, implementation: as in linear_cross_entropy.
     Returns: scalar, as linear_cross_entropy; core gradients are summed over chunks in float32.
-    Memory: saves x, targets and tokens * 4 bytes, and the parameters by reference. Scratch: that of
+    Memory: saves x, targets and tokens * 8 bytes, and the parameters by reference. Scratch: that of
         tt_linear; for a 16-bit dtype also c * vocab_size * 4 bytes. Nothing of
         vocab_size * d_model or tokens * vocab_size elements.
     Raises: ValueError and IndexError as linear_cross_entropy.

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from muse_kernels.chunks import chunk_length, slices
-from muse_kernels.linear_cross_entropy.softmax import Loss, logits_gradient_, logsumexp_
-from muse_kernels.precision import accumulation_dtype, add_product_
+from muse_kernels.linear_cross_entropy.softmax import Loss, empty_statistics, logits_gradient_, reduce_
+from muse_kernels.precision import add_product_
 
 TILE = 64  # rows or columns a block is rounded up to: a matrix-product tile, so that none runs mostly empty
 
 
 class LinearCrossEntropy(torch.autograd.Function):
-    """Saves x, targets and one logsumexp a token; weight and bias are parameters, saved by reference."""
+    """Saves x, targets and two statistics a token; weight and bias are parameters, saved by reference."""
 
     @staticmethod
     def forward(
@@ -29,24 +29,22 @@ class LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         loss: Loss,
     ) -> Tensor:
-        wide = accumulation_dtype(x.dtype)
-        normaliser = torch.empty(x.shape[0], dtype=wide, device=x.device)
-        picked = torch.empty_like(normaliser)
+        statistics, picked = empty_statistics(x)
         row_bytes = weight.shape[0] * x.element_size()
         for part in slices(x.shape[0], chunk_length(x.shape[0], row_bytes, _bytes(x), TILE)):
-            scores = _logits(x[part], weight, bias).to(wide)
-            normaliser[part], picked[part] = logsumexp_(scores, targets[part])
-            del scores
-        ctx.save_for_backward(x, weight, bias, targets, normaliser)
+            scores = _logits(x[part], weight, bias).to(statistics.dtype)
+            reduce_(scores, targets[part], statistics[:, part], picked[part])
+            del scores  # before the next chunk
+        ctx.save_for_backward(x, weight, bias, targets, statistics)
         ctx.loss = loss
-        return loss.total(targets, normaliser, picked)
+        return loss.total(targets, statistics, picked)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        x, weight, bias, targets, normaliser = ctx.saved_tensors
-        wide, vocab_size = accumulation_dtype(x.dtype), weight.shape[0]
-        token_grad = ctx.loss.token_gradients(grad, targets)
+        x, weight, bias, targets, statistics = ctx.saved_tensors
+        wide, vocab_size = statistics.dtype, weight.shape[0]
+        token_grads = ctx.loss.token_gradients(grad, targets, statistics)
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_x = torch.zeros(x.shape, dtype=wide, device=x.device) if needs_x else None
         grad_weight = weight.new_empty(weight.shape) if needs_weight else None
@@ -55,7 +53,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         for part in slices(vocab_size, chunk_length(vocab_size, column_bytes, _bytes(x), TILE)):
             logits = _logits(x, weight[part], None if bias is None else bias[part])
             scores = logits.to(wide)
-            logits_gradient_(scores, part.start, targets, normaliser, token_grad, ctx.loss.z_loss)
+            logits_gradient_(scores, part.start, targets, statistics[0], token_grads)
             if grad_bias is not None:
                 grad_bias[part] = scores.sum(0)
             grad_logits = logits.copy_(scores)

@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from muse_kernels.linear_cross_entropy.softmax import Loss, logits_gradient_, logsumexp_
-from muse_kernels.precision import accumulation_dtype
+from muse_kernels.linear_cross_entropy.softmax import Loss, empty_statistics, logits_gradient_, reduce_
 from muse_kernels.tt_linear.contraction import Head, HeadGradients
 
 
 class TensorTrainCrossEntropy(torch.autograd.Function):
-    """Saves x, targets and one logsumexp a token; the cores are parameters, saved by reference."""
+    """Saves x, targets and two statistics a token; the cores are parameters, saved by reference."""
 
     @staticmethod
     def forward(
@@ -25,30 +24,28 @@ class TensorTrainCrossEntropy(torch.autograd.Function):
         vocab_size: int,
         loss: Loss,
     ) -> Tensor:
-        head, wide = Head.of(core1, core2, theta), accumulation_dtype(x.dtype)
-        normaliser = torch.empty(x.shape[0], dtype=wide, device=x.device)
-        picked = torch.empty_like(normaliser)
+        head, (statistics, picked) = Head.of(core1, core2, theta), empty_statistics(x)
         for part in head.chunks(x):
-            scores = head.logits(x[part])[:, :vocab_size].to(wide)
-            normaliser[part], picked[part] = logsumexp_(scores, targets[part])
+            scores = head.logits(x[part])[:, :vocab_size].to(statistics.dtype)
+            reduce_(scores, targets[part], statistics[:, part], picked[part])
             del scores  # before the next chunk
-        ctx.save_for_backward(x, core1, core2, theta, targets, normaliser)
+        ctx.save_for_backward(x, core1, core2, theta, targets, statistics)
         ctx.vocab_size, ctx.loss = vocab_size, loss
-        return loss.total(targets, normaliser, picked)
+        return loss.total(targets, statistics, picked)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None, None]:
-        x, core1, core2, theta, targets, normaliser = ctx.saved_tensors
-        head, wide = Head.of(core1, core2, theta), accumulation_dtype(x.dtype)
-        token_grad = ctx.loss.token_gradients(grad, targets)
+        x, core1, core2, theta, targets, statistics = ctx.saved_tensors
+        head = Head.of(core1, core2, theta)
+        token_grads = ctx.loss.token_gradients(grad, targets, statistics)
         grad_x, gradients = x.new_empty(x.shape), HeadGradients(head, x.shape[1])
         for part in head.chunks(x):
             matrices, y = head.contract_left(x[part])
             logits = head.contract_right(y)
             inside = logits[:, : ctx.vocab_size]
-            scores = inside.to(wide)
-            logits_gradient_(scores, 0, targets[part], normaliser[part], token_grad[part], ctx.loss.z_loss)
+            scores = inside.to(statistics.dtype)
+            logits_gradient_(scores, 0, targets[part], statistics[0, part], token_grads[:, part])
             inside.copy_(scores)
             del scores
             logits[:, ctx.vocab_size :].zero_()

@@ -1,0 +1,92 @@
+"""Values for the few tensors whose content decides what a model does next: positions, ids, masks, counters.
+
+A `meta` tensor has a shape and no content. Models still ask small integer questions, such as "is any token padding?".
+So integer and boolean tensors made from known ones carry their content on the CPU beside them. Floating-point tensors
+do not, except single numbers: what depends on activations cannot be known without running the model.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from muse_bench.errors import UntraceableModel
+
+LARGEST_INTEGERS = 1 << 24
+LARGEST_FLOATS = 1
+ATTRIBUTE = "_muse_bench_value"
+RANDOM = {"bernoulli", "bernoulli_", "rand", "rand_like", "randn", "randn_like", "multinomial", "native_dropout"}
+aten = torch.ops.aten
+
+
+def follow(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+    """Gives the result of an operation its content, when all that went in has one and it is small."""
+    if not isinstance(out, Tensor) or out.device.type != "meta" or not _is_small(out):
+        return
+    if func.overloadpacket.__name__ in RANDOM:
+        return
+    try:
+        known = _on_cpu(args), _on_cpu(kwargs)
+    except LookupError:
+        if any(tensor is out for tensor in _tensors(args)):  # written by something unknown
+            _forget(out)
+        return
+    if out is not (args[0] if args else None) or _content(out) is not None:
+        setattr(out, ATTRIBUTE, func(*known[0], **known[1]))
+
+
+def answer(func: Any, args: Any, kwargs: dict[str, Any], name: str) -> Any:
+    """The result of an operation that looks at contents, computed on the CPU; its tensors come back as `meta`.
+
+    Raises: UntraceableModel that names the operation when a content is not known.
+    """
+    try:
+        result = func(*_on_cpu(args), **_on_cpu(kwargs))
+    except LookupError:
+        raise UntraceableModel(
+            f"{name} asks for the content of a tensor, which is only known when the model runs on a GPU"
+        ) from None
+    return torch.utils._pytree.tree_map_only(Tensor, _to_meta, result)
+
+
+def _to_meta(value: Tensor) -> Tensor:
+    made = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    setattr(made, ATTRIBUTE, value)
+    return made
+
+
+def _is_small(tensor: Tensor) -> bool:
+    if tensor.dtype.is_floating_point or tensor.dtype.is_complex:
+        return tensor.numel() <= LARGEST_FLOATS
+    return tensor.numel() <= LARGEST_INTEGERS
+
+
+def _content(tensor: Tensor) -> Tensor | None:
+    if tensor.device.type != "meta":
+        return tensor if _is_small(tensor) else None
+    value: Tensor | None = getattr(tensor, ATTRIBUTE, None)
+    return value
+
+
+def _forget(tensor: Tensor) -> None:
+    if hasattr(tensor, ATTRIBUTE):
+        delattr(tensor, ATTRIBUTE)
+
+
+def _on_cpu(value: Any) -> Any:
+    """The arguments with contents in place of tensors. Raises: LookupError when one is not known."""
+    if isinstance(value, Tensor):
+        content = _content(value)
+        if content is None:
+            raise LookupError
+        return content
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(one) for one in value)
+    if isinstance(value, dict):
+        return {name: _on_cpu(one) for name, one in value.items()}
+    return torch.device("cpu") if isinstance(value, torch.device) and value.type == "meta" else value
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (value for value in values if isinstance(value, Tensor))
