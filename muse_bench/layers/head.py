@@ -5,6 +5,7 @@ cross-entropy that never keeps the logits. A tied head is the embedding itself.
 """
 
 from muse_kernels import linear_cross_entropy
+from muse_kernels.precision import accumulation_dtype
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -59,5 +60,6 @@ def build_head(config: ModelConfig) -> DenseHead | None:
 
 
 def plain_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of (batch, seq, vocab) logits, the log-softmax in float32."""
-    return functional.cross_entropy(logits.flatten(0, -2).float(), targets.flatten())
+    """Mean cross-entropy of (batch, seq, vocab) logits, the log-softmax in float32 (float64 for float64)."""
+    wide = logits.flatten(0, -2).to(accumulation_dtype(logits.dtype))
+    return functional.cross_entropy(wide, targets.flatten())

@@ -27,6 +27,8 @@ class KeyValueCache:
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Stores the new keys and values; returns views of all so far."""
         start, self.length = self.length, self.length + keys.shape[2]
+        if self.length > self.keys.shape[2]:
+            raise IndexError(f"{self.length} tokens, but the cache holds {self.keys.shape[2]}")
         self.keys[:, :, start : self.length] = keys
         self.values[:, :, start : self.length] = values
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
@@ -47,12 +49,13 @@ class Attention(nn.Module):
             part.view(batch, seq, self.n_heads, self.head_dim).transpose(1, 2)
             for part in self.qkv(x).split(d_model, dim=-1)
         )
-        # A single new token sees everything in the cache; a whole prompt is masked causally.
-        causal = state is None or state.length == 0
+        causal, mask = seq > 1, None
         if state is not None:
             key, value = state.append(key, value)
+            if causal and state.length > seq:  # new tokens behind those in the cache: SDPA's own mask is a square
+                causal, mask = False, x.new_ones(seq, state.length, dtype=torch.bool).tril(state.length - seq)
         mixed = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0, is_causal=causal and seq > 1
+            query, key, value, mask, dropout_p=self.dropout if self.training else 0.0, is_causal=causal
         )
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, seq, d_model))
         return out
@@ -60,7 +63,8 @@ class Attention(nn.Module):
     def new_state(self, batch: int, max_seq_len: int) -> KeyValueCache:
         """An empty cache for sequences of up to max_seq_len tokens."""
         shape = (batch, self.n_heads, max_seq_len, self.head_dim)
-        return KeyValueCache(self.out.weight.new_zeros(shape), self.out.weight.new_zeros(shape))
+        like = self.out.bias  # the weight may be stored as int8
+        return KeyValueCache(like.new_zeros(shape), like.new_zeros(shape))
 
 
 class CausalConvolution(nn.Module):
@@ -133,7 +137,7 @@ class SemiseparableMixer(nn.Module):
             scores = scores + torch.logit(noise)
         soft = torch.sigmoid(scores)
         if self.gate_mode == "straight-through":
-            return (soft > 0.5).to(soft.dtype) + soft - soft.detach()
+            return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # 1 + s - s is not always 1
         return soft
 
     @torch.no_grad()
@@ -143,10 +147,10 @@ class SemiseparableMixer(nn.Module):
 
     def new_state(self, batch: int, max_seq_len: int) -> RecurrentState:
         """An empty state; its size does not depend on the length."""
-        weight = self.out.weight
+        like = self.out.bias  # the weight may be stored as int8
         return RecurrentState(
-            weight.new_zeros(batch, self.rank),
-            weight.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.d_model),
+            like.new_zeros(batch, self.rank),
+            like.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.d_model),
         )
 
     def _scan(self, x: Tensor, state: RecurrentState | None) -> Tensor:

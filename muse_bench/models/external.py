@@ -45,13 +45,15 @@ def build_external(reference: str) -> nn.Module:
 def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise UsageError(f"there is no file '{path}'")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_external_{path.stem}"  # the stem alone may be the name of a module that is in use
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a .py suffix always has a loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        sys.modules.pop(name, None)
         raise UsageError(f"importing '{path}' raised {_one_line(error)}") from error
     return module
 

@@ -2,6 +2,7 @@
 
 import math
 
+from muse_kernels.precision import accumulation_dtype
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -35,7 +36,7 @@ class Block(nn.Module):
     def _mix(self, x: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.mixer, SemiseparableMixer) and self.gate_l1:
             mixed, gates = self.mixer.mix(x, state)  # type: ignore[arg-type]
-            return mixed, self.gate_l1 * gates.float().mean()
+            return mixed, self.gate_l1 * gates.to(accumulation_dtype(gates.dtype)).mean()
         return self.mixer(x, state), None
 
 
@@ -96,7 +97,10 @@ class LanguageModel(nn.Module):
         """
         x: Tensor = self.embedding(ids)
         if self.positions is not None:
-            x = x + self.positions.weight[start : start + ids.shape[1]]
+            end = start + ids.shape[1]
+            if end > self.config.max_seq_len:
+                raise IndexError(f"{end} tokens, but the model has {self.config.max_seq_len} positions")
+            x = x + self.positions.weight[start:end]
         total: Tensor | None = None
         for index, block in enumerate(self.blocks):
             x, penalty = self._run(block, x, None if states is None else states[index])

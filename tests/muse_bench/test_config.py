@@ -65,7 +65,9 @@ def test_a_model_without_attention_needs_no_heads_that_divide():
     assert ModelConfig(**{**SIZES, **LOW_RANK, "n_heads": 5}).n_heads == 5
 
 
-@pytest.mark.parametrize("part", ["block", "embedding", "mixer", "ffn", "norm", "head", "loss", "checkpointing", "gate"])
+@pytest.mark.parametrize(
+    "part", ["block", "embedding", "mixer", "ffn", "norm", "head", "loss", "checkpointing", "gate", "positions"]
+)
 def test_an_unknown_part_is_refused_with_the_known_ones(part):
     known = choices(ModelConfig.__annotations__[part])
     message = refusal(ModelConfig, **{**SIZES, part: "moe"})

@@ -1,4 +1,4 @@
-"""A run's file comes back as it was written, is written whole or not at all, and is refused when it is anything else."""
+"""A run's file comes back as it was written, and is written whole or not at all; any other file is refused."""
 
 import dataclasses
 import json
@@ -120,10 +120,10 @@ def test_the_schema_keeps_the_names_that_were_promised(run):
         *("peak_allocated_bytes", "cold_peak_allocated_bytes", "peak_reserved_bytes", "device_peak_bytes", "ledger"),
         *("context_bytes", "step_time_seconds", "tokens_per_second", "reduction", "reduction_against", "verdict"),
     } <= values["records"][0].keys()
-    assert LEDGER_FIELDS == (
+    assert list(values["records"][0]["ledger"]) == [
         *("parameters", "buffers", "gradients", "optimizer_state", "activations_saved", "activations_temporary"),
         *("inputs", "workspace", "unattributed"),
-    )
+    ]
 
 
 TEXTS = {
@@ -233,13 +233,22 @@ def test_a_value_of_the_wrong_kind_is_refused(changed, name, value):
 
 @pytest.mark.parametrize("value", [-1, 1.5, "1", None, True, 1 << 63])
 def test_a_ledger_holds_whole_bytes(changed, value):
-    assert "'gradients' of a ledger" in refusal(changed(lambda values, record: record["ledger"].update(gradients=value)))
+    path = changed(lambda values, record: record["ledger"].update(gradients=value))
+    assert "'gradients' of a ledger" in refusal(path)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("records", {}), ("records", None), ("records", ["ultra"]), ("command", 7), ("environment", None)]
-    + [("environment", {"gpu_total_bytes": -1}), ("environment", {"torch": 2.13}), ("environment", {"muse_bench": None})],
+    [
+        ("records", {}),
+        ("records", None),
+        ("records", ["ultra"]),
+        ("command", 7),
+        ("environment", None),
+        ("environment", {"gpu_total_bytes": -1}),
+        ("environment", {"torch": 2.13}),
+        ("environment", {"muse_bench": None}),
+    ],
 )
 def test_the_rest_of_the_file_is_checked_too(changed, name, value):
     refusal(changed(lambda values, record: values.update({name: value})))

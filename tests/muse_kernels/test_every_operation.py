@@ -87,14 +87,18 @@ OPERATIONS = {
     "diagonal_scan": Operation(
         scan, ((2, 13, 3), (2, 13, 3)), (), lambda dtype: 3 * 2 * 13 * 3 * dtype.itemsize
     ),  # sigmoid saves its output, which is the decay; the scan saves decay and h
-    "linear_cross_entropy": Operation(dense_loss, (NARROW, (VOCAB, 4)), (0, 1), lambda d: TOKENS * 8 + 2 * wide_bytes(d)),
+    "linear_cross_entropy": Operation(
+        dense_loss, (NARROW, (VOCAB, 4)), (0, 1), lambda d: TOKENS * 8 + 2 * wide_bytes(d)
+    ),
     "linear_cross_entropy_bias": Operation(
         partial(dense_loss, reduction="sum"),
         (NARROW, (VOCAB, 4), (VOCAB,)),
         (0, 1, 2),
         lambda d: TOKENS * 8 + 2 * wide_bytes(d),
     ),
-    "tensor_train_cross_entropy": Operation(tt_loss, (X, *CORES), (0, 1, 2, 3), lambda d: TOKENS * 8 + 2 * wide_bytes(d)),
+    "tensor_train_cross_entropy": Operation(
+        tt_loss, (X, *CORES), (0, 1, 2, 3), lambda d: TOKENS * 8 + 2 * wide_bytes(d)
+    ),
     "rms_norm": Operation(norm, (X, (WIDTH,)), (0, 1), wide_bytes),
     "rms_norm_residual": Operation(norm, (X, (WIDTH,), X), (1,), lambda d: wide_bytes(d) + TOKENS * WIDTH * d.itemsize),
     "int8_linear": Operation(

@@ -93,6 +93,35 @@ def test_input_gradient_is_not_summed_in_half_precision() -> None:
     assert torch.equal(x.grad, torch.full_like(x, 4095 / 4096))
 
 
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("head", HEADS)
+def test_a_certain_token_sends_no_gradient(head: str, dtype: torch.dtype) -> None:
+    # exp(logit - largest) is 1 only if forward and backward find the same logits, to the bit.
+    x, *parameters = (tensor.to(dtype) for tensor in make_inputs(head, 200, 50, 37))
+    x = (200 * x).requires_grad_()
+    largest, columns = (x @ table(head, 50, 37, parameters).t()).float().topk(2)
+    certain = largest[:, 0] - largest[:, 1] > 110  # exp(-110) is 0 in float32
+    assert certain.sum() > 10
+    value = loss(head, "eager", columns[:, 0].masked_fill(~certain, IGNORED), 50, x, *parameters)
+    assert value == 0
+    assert torch.autograd.grad(value, x)[0].count_nonzero() == 0
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_bias_of_minus_infinity_rules_tokens_out() -> None:
+    # Also a whole first block of columns, before any finite logit was seen.
+    x, weight = make_inputs("dense", 6, 11, 3)
+    bias = torch.zeros(11).index_fill(0, torch.tensor([0, 1, 2, 3, 7]), -torch.inf)
+    inputs, targets = [x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()], torch.full((6,), 9)
+    ours, theirs = (
+        linear_cross_entropy(x, weight, targets, bias=bias, implementation=name) for name in ("eager", "reference")
+    )
+    torch.testing.assert_close(ours, theirs)
+    for got, expected in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
 @pytest.mark.parametrize("implementation", ["reference", "eager"])
 @pytest.mark.parametrize("head", HEADS)
 def test_no_token_counts(head: str, implementation: str) -> None:

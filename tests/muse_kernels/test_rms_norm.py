@@ -33,12 +33,21 @@ def test_residual_returns_the_norm_and_the_sum(implementation: str) -> None:
 
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("shape", [(1,), (1, 1), (0, 4), (2, 3, 65), (301, 7)], ids=str)
+@pytest.mark.parametrize("shape", [(2,), (1, 3), (0, 4), (2, 3, 65), (301, 7)], ids=str)
 def test_odd_sizes(shape: tuple[int, ...], dtype: torch.dtype, assert_accurate: AccuracyCheck) -> None:
     x, residual, weight = (torch.randn(size).to(dtype) for size in (shape, shape, shape[-1:]))
     assert_accurate(run, x, weight)
     assert_accurate(run, x, weight, residual)
     assert_accurate(run, x, weight.float())
+
+
+@pytest.mark.parametrize("implementation", ["reference", "eager"])
+@pytest.mark.parametrize("shape", [(1,), (3, 1)], ids=str)
+def test_rows_of_one_number_have_almost_no_gradient(shape: tuple[int, ...], implementation: str) -> None:
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(1, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(run(implementation, x, weight), x.sign() * weight, rtol=1e-4, atol=0)
+    assert torch.autograd.gradcheck(lambda *inputs: run(implementation, *inputs), (x, weight))
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -51,12 +51,11 @@ def linear_cross_entropy(
         implementation: "reference", "eager", or "auto" (eager).
     Returns: scalar, float32 (float64 for float64), as the softmax is; the mean of no tokens is nan, with zero
         gradients, as in torch.nn.functional.cross_entropy.
-    Memory: saves x, targets and tokens * 8 bytes, and the parameters by reference. Scratch, with
-        B = max(bytes of x, 1 MiB): in forward the logits of ceil(B / (vocab_size * element_size)) tokens; in
-        backward those of all tokens for ceil(B / (tokens * element_size)) vocabulary rows. Both counts are
-        rounded up to a multiple of 64, so that the logits take about the bytes of x. For a 16-bit dtype also
-        the float32 copy of these logits, and in backward the gradient of x in float32. The weight's gradient
-        is written once, in its dtype: nothing is summed in 16 bits.
+    Memory: saves x, targets and tokens * 8 bytes, and the parameters by reference. Scratch: the
+        logits of all tokens for a block of ceil(max(bytes of x, 1 MiB) / (tokens * element_size)) vocabulary
+        rows, rounded up to a multiple of 64: about the bytes of x. For a 16-bit dtype also their float32
+        copy, and in backward the gradient of x in float32. The weight's gradient is written once, in its
+        dtype: nothing is summed in 16 bits.
     Raises: ValueError on a shape, dtype or device mismatch or an unknown reduction; IndexError on a target
         out of range (on CUDA: a device-side assert; on meta: unchecked).
     Source: Wijmans et al. 2024, arXiv:2411.09009; z-loss: Chowdhery et al. 2022, arXiv:2204.02311.

@@ -27,9 +27,9 @@ class Loss:
         return total / valid.sum() if self.reduction == "mean" else total
 
     def token_gradients(self, grad: Tensor, targets: Tensor, statistics: Tensor) -> Tensor:
-        """(2, tokens): gradients of the total with respect to each token's softmax, unnormalised, and target logit.
+        """(2, tokens): factors of exp(logit - largest) and of the onehot in the gradient of a token's logits.
 
-        A token's loss has the gradient softmax * (1 + 2 z logsumexp) - onehot; 0 where ignored.
+        Each token's loss has the gradient softmax * (1 + 2 z logsumexp) - onehot, or 0 where ignored.
         """
         valid = targets != self.ignore_index
         share = torch.where(valid, grad / valid.sum() if self.reduction == "mean" else grad, 0)
@@ -38,31 +38,46 @@ class Loss:
         return torch.stack([share * drift / total, -share])
 
 
-def empty_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for the statistics (2, tokens) and the target logit (tokens,) of each row of x."""
+def start_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Statistics (2, tokens) and target logits (tokens,) of the rows of x, before any column was seen."""
     wide = accumulation_dtype(x.dtype)
-    statistics = torch.empty(2, x.shape[0], dtype=wide, device=x.device)
-    return statistics, torch.empty(x.shape[0], dtype=wide, device=x.device)
+    statistics = torch.zeros(2, x.shape[0], dtype=wide, device=x.device)
+    statistics[0] = torch.finfo(wide).min  # not -inf, from which -inf could not be subtracted
+    return statistics, torch.zeros(x.shape[0], dtype=wide, device=x.device)
 
 
-def reduce_(scores: Tensor, targets: Tensor, statistics: Tensor, picked: Tensor) -> None:
-    """Writes each row's largest logit, sum of exp(logit - largest) and target logit; scores are overwritten.
+def reduce_(scores: Tensor, start: int, targets: Tensor, statistics: Tensor, picked: Tensor) -> None:
+    """Takes the logits of the columns from start into each row's statistics; scores are overwritten.
 
     Args:
-        scores: (rows, vocab_size), whole rows of logits.
-        statistics: (2, rows), written.
-        picked: (rows,), written.
+        scores: (rows, columns), logits.
+        statistics: (2, rows), updated: the largest logit, and the sum of exp(logit - largest).
+        picked: (rows,), updated: the target's logit, once its column is seen.
     """
-    torch.gather(scores, 1, targets.clamp(0, scores.shape[1] - 1).unsqueeze(1), out=picked.unsqueeze(1))
-    torch.amax(scores, 1, out=statistics[0])
-    torch.sum(scores.sub_(statistics[0].unsqueeze(1)).exp_(), 1, out=statistics[1])
+    top, total = statistics
+    column, inside = _target_columns(targets, start, scores.shape[1])
+    picked.copy_(torch.where(inside, scores.gather(1, column.unsqueeze(1)).squeeze(1), picked))
+    previous = top.clone()
+    torch.maximum(top, scores.amax(1), out=top)
+    total.mul_(previous.sub_(top).exp_()).add_(scores.sub_(top.unsqueeze(1)).exp_().sum(1))
 
 
-def logits_gradient_(scores: Tensor, start: int, targets: Tensor, top: Tensor, token_gradients: Tensor) -> None:
+def logits_gradient_(
+    scores: Tensor,
+    start: int,
+    targets: Tensor,
+    top: Tensor,
+    token_gradients: Tensor,
+) -> None:
     """Turns the logits of the columns from start into gradients of the loss, in place."""
     softmax_grad, target_grad = token_gradients
+    column, inside = _target_columns(targets, start, scores.shape[1])
     scores.sub_(top.unsqueeze(1)).exp_().mul_(softmax_grad.unsqueeze(1))
+    scores.scatter_add_(1, column.unsqueeze(1), torch.where(inside, target_grad, 0).unsqueeze(1))
+
+
+def _target_columns(targets: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
+    """Each target's column in a block, clamped into it, and whether it lies inside."""
     column = targets - start
-    inside = (column >= 0) & (column < scores.shape[1])
-    onehot_grad = torch.where(inside, target_grad, 0)
-    scores.scatter_add_(1, column.clamp_(0, scores.shape[1] - 1).unsqueeze(1), onehot_grad.unsqueeze(1))
+    inside = (column >= 0) & (column < width)
+    return column.clamp_(0, width - 1), inside

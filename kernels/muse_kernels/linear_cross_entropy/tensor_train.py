@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from muse_kernels.linear_cross_entropy.softmax import Loss, empty_statistics, logits_gradient_, reduce_
+from muse_kernels.linear_cross_entropy.softmax import Loss, logits_gradient_, reduce_, start_statistics
 from muse_kernels.tt_linear.contraction import Head, HeadGradients
 
 
@@ -24,10 +24,10 @@ class TensorTrainCrossEntropy(torch.autograd.Function):
         vocab_size: int,
         loss: Loss,
     ) -> Tensor:
-        head, (statistics, picked) = Head.of(core1, core2, theta), empty_statistics(x)
+        head, (statistics, picked) = Head.of(core1, core2, theta), start_statistics(x)
         for part in head.chunks(x):
             scores = head.logits(x[part])[:, :vocab_size].to(statistics.dtype)
-            reduce_(scores, targets[part], statistics[:, part], picked[part])
+            reduce_(scores, 0, targets[part], statistics[:, part], picked[part])
             del scores  # before the next chunk
         ctx.save_for_backward(x, core1, core2, theta, targets, statistics)
         ctx.vocab_size, ctx.loss = vocab_size, loss
