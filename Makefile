@@ -6,12 +6,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?= --vocab 50000 --d-model 1024
 
-.PHONY: help setup compare test lint format bench clean
+REPORTS := $(wildcard reports/h200/*.json)
+PREDICTED := $(wildcard reports/h200/predicted/*.json)
+
+.PHONY: help setup compare test lint format bench reports clean
 
 help:
 	@echo "make compare   set up, then compare the models (ARGS='--vocab 10000 --d-model 512' changes the sizes)"
 	@echo "make test      set up, then run the tests"
 	@echo "make lint      set up, then ruff, mypy and import-linter"
+	@echo "make reports   render reports/ and the tables of the README from the records"
 	@echo "make format    format the code"
 	@echo "make clean     remove the virtual environment and caches"
 
@@ -41,6 +45,11 @@ format: setup
 
 bench: setup
 	$(BIN)/muse-bench compare --vocab 10000 --d-model 512 --layers 6 --seq 512 --batch 2
+
+reports: setup
+	$(foreach file,$(REPORTS),$(BIN)/muse-bench report $(file) --format csv --output $(file:.json=.md) > $(file:.json=.csv) &&) true
+	$(BIN)/muse-bench accuracy $(REPORTS) $(PREDICTED) --output reports/h200/prediction.md
+	$(BIN)/muse-bench report reports/h200/large-train.json --into README.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -21,6 +21,7 @@ from muse_bench.timeline import Label, Op, Trace
 from muse_bench.workload import Workload, build_workload
 
 
+ROOT = "(model)"  # what runs in the outermost module itself
 ADD = torch.ops.aten.add.Tensor
 
 
@@ -77,7 +78,7 @@ class Observer(TorchDispatchMode):
     @contextlib.contextmanager
     def watching(self, work: Workload) -> Iterator[None]:
         """Labels the workload's tensors, and follows its modules, gradients and optimizer while it runs."""
-        self._names = {id(module): name for name, module in work.model.named_modules()}
+        self._names = {id(module): name or ROOT for name, module in work.model.named_modules()}
         self._label_owned(work)
         handles = [
             nn_module.register_module_forward_pre_hook(self._enter),
@@ -200,4 +201,4 @@ def observe(case: Case, device: torch.device, observer: Observer, steps: int, on
 
 
 def _owner(parameter_name: str) -> str:
-    return parameter_name.rpartition(".")[0]
+    return parameter_name.rpartition(".")[0] or ROOT

@@ -167,14 +167,14 @@ class RunFile:
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def to_json(self) -> str:
-        """The file's text: JSON, keys in SPEC's order, one trailing newline."""
-        values = {
+        """The file's text: JSON with a line for each field of each record."""
+        head = {
             "schema_version": self.schema_version,
             "command": self.command,
             "environment": dataclasses.asdict(self.environment),
-            "records": [dataclasses.asdict(record) for record in self.records],
         }
-        return json.dumps(values, indent=1, allow_nan=False) + "\n"
+        records = ",\n".join("{\n" + _fields(_compact(record), "  ") + "\n }" for record in self.records)
+        return "{\n" + _fields(head, " ") + ',\n "records": [' + records + "]\n}\n"
 
 
 def read_run_file(path: Path) -> RunFile:
@@ -241,10 +241,26 @@ def _run_file(values: Any) -> RunFile:
     return RunFile(environment=Environment(**environment), records=records, command=values.get("command"))
 
 
+def _fields(values: dict[str, Any], indent: str) -> str:
+    return ",\n".join(f"{indent}{json.dumps(name)}: {json.dumps(v, allow_nan=False)}" for name, v in values.items())
+
+
+def _compact(record: Record) -> dict[str, Any]:
+    """A record as plain values; the many small ledgers of modules and timeline leave out the parts that are zero."""
+    values = dataclasses.asdict(record)
+    for name in ("modules", "timeline"):
+        for row in values[name]:
+            row["ledger"] = {part: size for part, size in row["ledger"].items() if size}
+    return values
+
+
 def _ledger(values: dict[str, Any]) -> Ledger:
     if not isinstance(values, dict):
         raise UsageError("a ledger is not a JSON object")
-    parts = {name: values[name] for name in LEDGER_FIELDS}
+    unknown = sorted(set(values) - set(LEDGER_FIELDS))
+    if unknown:
+        raise UsageError(f"a ledger has an unknown part '{unknown[0]:.60}'")
+    parts = {name: values.get(name, 0) for name in LEDGER_FIELDS}
     for name, part in parts.items():
         # What two runs of a case differ by is unattributed, and may be less than nothing.
         least = -LARGEST_NUMBER if name == "unattributed" else 0

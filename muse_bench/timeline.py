@@ -44,13 +44,15 @@ class Label(NamedTuple):
 class Trace:
     """Operations and allocation events of one run in order; `steps` holds the op index at which each step begins.
 
-    `labels` names allocations by key; what has no label is judged by its lifetime.
+    `labels` names allocations by key; what has no label is judged by its lifetime. `segments` holds the (address,
+    size) of each segment that a recorded run took, in order; it is empty for a prediction.
     """
 
     ops: list[Op] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     labels: dict[int, Label] = field(default_factory=dict)
     steps: list[int] = field(default_factory=list)
+    segments: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def profile(
 
     Raises: OutOfMemory (from the allocator) when the trace does not fit capacity_bytes.
     """
-    driver = DriverAddresses()
+    driver = DriverAddresses(trace.segments)
     allocator = CachingAllocator(
         config, capacity_bytes=capacity_bytes, segment_address=driver.take, segment_removed=driver.give_back
     )
@@ -143,7 +145,7 @@ def _categories(trace: Trace) -> dict[int, Label]:
         else:
             end = ends.get(event.key, len(trace.ops))
             following = bisect.bisect_left(backward_starts, event.op)
-            crosses = op.phase == "forward" and following < len(backward_starts) and backward_starts[following] < end
+            crosses = op.phase == "forward" and following < len(backward_starts) and backward_starts[following] <= end
             found[index] = Label("activations_saved" if crosses else "activations_temporary", op.module)
     return found
 

@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 import muse_bench
 from muse_bench.cli import console
+from muse_bench.cli.accuracy import accuracy
 from muse_bench.cli.compare import compare
 from muse_bench.cli.groups import flattened
 from muse_bench.cli.measure import measure
@@ -26,6 +27,7 @@ COMMANDS = (
     measure,
     predict,
     report,
+    accuracy,
 )
 
 app = typer.Typer(name="muse-bench", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

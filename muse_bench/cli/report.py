@@ -12,7 +12,7 @@ from muse_bench.cli import console
 from muse_bench.cli.options import OUTPUT, Baseline, Output
 from muse_bench.cli.outputs import Outputs
 from muse_bench.errors import ExitCode, UsageError
-from muse_bench.record import RunFile, read_run_file
+from muse_bench.record import RunFile, read_run_file, write_whole
 from muse_bench.report import document, formats
 from muse_bench.report.single import single
 from muse_bench.report.table import Comparison
@@ -27,12 +27,21 @@ def report(
         typer.Option("--format", metavar="FORMAT", help="table, csv, json or markdown.", rich_help_panel=OUTPUT),
     ] = TERMINAL,
     output: Output = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Put the Markdown into this file, between its markers.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
     baseline: Baseline = None,
 ) -> int:
     """Render saved records again, as a table or in another format.
 
     Files from one environment become one report; files from several keep a
-    title each. With --baseline, reductions are computed anew.
+    title each. With --baseline, reductions are computed anew. With --into, the
+    Markdown replaces what stands between the lines
+    <!-- muse-bench: begin NAME --> and <!-- muse-bench: end NAME --> of a file,
+    NAME being the first record file's without its suffix.
 
     \b
     Examples:
@@ -46,12 +55,28 @@ def report(
     if baseline is not None:
         runs = [_compared(run, baseline) for run in runs]
     text = None if format_name == TERMINAL else document(formats()[format_name], runs)
+    if into is not None:
+        write_whole(into, _embedded(into, records[0].stem, document(formats()["markdown"], runs)))
     outputs.write(*runs)
     if text is not None:
         typer.echo(text, nl=False)
     else:
         _show(runs)
     return ExitCode.OK
+
+
+def _embedded(path: Path, name: str, section: str) -> str:
+    """The file's text with the section between its markers."""
+    begin, end = (f"<!-- muse-bench: {word} {name} -->" for word in ("begin", "end"))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise UsageError(f"{path}: has no lines '{begin}' and '{end}' to put the Markdown between")
+    return f"{before}{begin}\n{section}{end}{after}"
 
 
 def _read(path: Path) -> RunFile:

@@ -7,9 +7,12 @@ the next process is started while the current one works. Predicted cases share o
 import collections
 import contextlib
 import dataclasses
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -22,6 +25,7 @@ from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Ledger, ModuleRow, Record, TimelinePoint
 
 DEFAULT_GPU = "rtx-4060"
+COMMIT_VARIABLE = "MUSE_BENCH_COMMIT"
 SPARES = 2  # processes that import torch while another measures
 
 
@@ -258,13 +262,10 @@ def _noted(record: Record, note: str) -> Record:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this runs from, when it is one."""
-    import subprocess
-    from pathlib import Path
-
+    """The commit of the source tree this runs from, when it is one; MUSE_BENCH_COMMIT names it for a copy."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return None
+        return os.environ.get(COMMIT_VARIABLE)
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
         found = subprocess.run(command, capture_output=True, text=True, timeout=5)

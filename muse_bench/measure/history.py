@@ -74,6 +74,8 @@ def trace_of(observer: HistoryObserver, entries: Iterable[dict[str, Any]], clear
 
     key = op = 0
     for entry in entries:
+        if entry["action"] == "segment_alloc":
+            trace.segments.append((entry["addr"], entry["size"]))
         if entry["action"] not in ("alloc", "free_completed"):
             continue
         op = int(entry.get("user_metadata") or op)

@@ -100,7 +100,8 @@ class LanguageModel(nn.Module):
             end = start + ids.shape[1]
             if end > self.config.max_seq_len:
                 raise IndexError(f"{end} tokens, but the model has {self.config.max_seq_len} positions")
-            x = x + self.positions.weight[start:end]
+            with scopes.scope("positions"):
+                x = x + self.positions.weight[start:end]
         total: Tensor | None = None
         for index, block in enumerate(self.blocks):
             x, penalty = self._run(block, x, None if states is None else states[index])

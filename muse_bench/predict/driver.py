@@ -5,21 +5,34 @@ H200 (driver 580, torch 2.11) the driver takes chunks that are multiples of 32 M
 fills the lowest gap of the chunks that are in use; replaying recorded runs with these addresses gave their peaks.
 """
 
-from collections.abc import Iterator
+import collections
+from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES = 32 << 20
 TOP_ADDRESS = 1 << 45
 
 
 class DriverAddresses:
-    """Addresses for new segments, as the driver would choose them."""
+    """Addresses for new segments, as the driver would choose them.
 
-    def __init__(self) -> None:
+    Args:
+        recorded: (address, size) of the segments that a recorded run took, in order; they are given out again as long
+            as the sizes asked for are the same.
+    """
+
+    def __init__(self, recorded: Iterable[tuple[int, int]] = ()) -> None:
+        self._recorded = collections.deque(recorded)
         self._chunks: dict[int, tuple[int, dict[int, int]]] = {}  # address -> (size, {address: size} in use)
         self._lowest = TOP_ADDRESS
 
     def take(self, size_bytes: int) -> int:
         """The address of a new segment of this size."""
+        if self._recorded:
+            address, recorded_bytes = self._recorded.popleft()
+            if recorded_bytes == size_bytes:
+                return address
+            self._recorded.clear()
+            self._lowest = min(self._lowest, address) - (1 << 40)  # well below all that was given out
         for chunk, address, gap in self._gaps():
             if gap >= size_bytes:
                 self._chunks[chunk][1][address] = size_bytes

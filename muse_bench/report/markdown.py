@@ -28,22 +28,26 @@ def render(run: RunFile) -> str:
     return "\n".join(lines) + "\n"
 
 
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> list[str]:
+    """The lines of a table whose cells are escaped; its first `labels` columns stand left, the others right."""
+    cells = [[_escape(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    rule = [":" + "-" * (w - 1) if index < labels else "-" * (w - 1) + ":" for index, w in enumerate(widths)]
+    return [_line(row, widths, labels) for row in (headings, rule, *cells)]
+
+
 def _table(records: Sequence[Record]) -> list[str]:
     shown = columns.with_protocol(columns.FULL, records)
-    rows = [[_escape(column.text(record)) for column in shown] for record in records]
-    headings = [column.heading for column in shown]
-    widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
-    rule = [
-        ":" + "-" * (width - 1) if column.left else "-" * (width - 1) + ":"
-        for column, width in zip(shown, widths, strict=True)
-    ]
-    return [_line(cells, widths, shown) for cells in (headings, rule, *rows)]
+    # Columns of words stand left wherever they are, which one count cannot say: they come first here.
+    ordered = sorted(shown, key=lambda column: not column.left)
+    rows = [[column.text(record) for column in ordered] for record in records]
+    return markdown_table([column.heading for column in ordered], rows, sum(column.left for column in ordered))
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], shown: Sequence[columns.Column]) -> str:
+def _line(cells: Sequence[str], widths: Sequence[int], labels: int) -> str:
     padded = (
-        cell.ljust(width) if column.left else cell.rjust(width)
-        for cell, width, column in zip(cells, widths, shown, strict=True)
+        cell.ljust(width) if index < labels else cell.rjust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
     )
     return f"| {' | '.join(padded)} |"
 

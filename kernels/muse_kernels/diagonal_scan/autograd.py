@@ -44,7 +44,7 @@ class DiagonalScan(torch.autograd.Function):
         scan_(decay.flip(1).roll(1, 1).to(wide), grad_h)
         grad_h = grad_h.flip(1)
         grad_decay = torch.empty(decay.shape, dtype=decay.dtype, device=decay.device)
-        grad_decay[:, :1] = 0
+        grad_decay[:, :1].zero_()
         torch.mul(grad_h[:, 1:], h[:, :-1], out=grad_decay[:, 1:])
         return grad_h.to(grad.dtype), grad_decay
 

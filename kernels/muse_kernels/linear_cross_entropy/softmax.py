@@ -42,7 +42,7 @@ def start_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Statistics (2, tokens) and target logits (tokens,) of the rows of x, before any column was seen."""
     wide = accumulation_dtype(x.dtype)
     statistics = torch.zeros(2, x.shape[0], dtype=wide, device=x.device)
-    statistics[0] = torch.finfo(wide).min  # not -inf, from which -inf could not be subtracted
+    statistics[0].fill_(torch.finfo(wide).min)  # not -inf, from which -inf could not be subtracted
     return statistics, torch.zeros(x.shape[0], dtype=wide, device=x.device)
 
 
