@@ -45,7 +45,8 @@ class Trace:
     """Operations and allocation events of one run in order; `steps` holds the op index at which each step begins.
 
     `labels` names allocations by key; what has no label is judged by its lifetime. `segments` holds the (address,
-    size) of each segment that a recorded run took, in order; it is empty for a prediction.
+    size) of each segment that a recorded run took, in order; it is empty for a prediction. `libraries_bytes` is what a
+    prediction expects libraries to take outside the allocator.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -53,6 +54,7 @@ class Trace:
     labels: dict[int, Label] = field(default_factory=dict)
     steps: list[int] = field(default_factory=list)
     segments: list[tuple[int, int]] = field(default_factory=list)
+    libraries_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

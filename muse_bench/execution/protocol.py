@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, TypedDict
 
+TIMING = "timing"  # the phase in which the protocol is over and only time is measured
 Task = Literal["peaks", "ledger", "predict"]
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 from muse_bench.config import WORKSPACE_ENVIRONMENT, WORKSPACE_VARIABLES, Backend, Case, Workspace
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.process import WorkerDied, WorkerProcess
-from muse_bench.execution.protocol import Request, Result, Task
+from muse_bench.execution.protocol import TIMING, Request, Result, Task
 from muse_bench.measure.nvml import DeviceView, NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Ledger, ModuleRow, Record, TimelinePoint
@@ -117,6 +117,7 @@ class Runner:
         record = _blank(case, "predicted", self._gpu.title)
         worker = self._worker()
         try:
+            worker.hello()  # one that has just taken a dead one's place says it first
             result = worker.ask(_request("predict", case), self._timeout_seconds, say)
         except WorkerDied as error:
             self._close_spares()
@@ -143,8 +144,14 @@ class Runner:
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
         record = _blank(case, "measured", self.environment.gpu)
         with NvmlSampler() as sampler:
+
+            def follow(phase: str) -> None:
+                if phase == TIMING:
+                    sampler.stop()  # the steps that follow are not the protocol's
+                say(phase)
+
             try:
-                result = self._ask_fresh("peaks", case, say, sampler)
+                result = self._ask_fresh("peaks", case, follow, sampler)
             except WorkerDied as error:
                 return dataclasses.replace(record, status="crashed", reason=str(error))
             view = sampler.stop()

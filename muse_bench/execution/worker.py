@@ -18,7 +18,7 @@ import torch
 import muse_bench
 from muse_bench.config import Case
 from muse_bench.errors import MuseBenchError, UsageError
-from muse_bench.execution.protocol import Hello, Phase, Request, Result
+from muse_bench.execution.protocol import TIMING, Hello, Phase, Request, Result
 from muse_bench.predict.allocator import AllocatorConfig, OutOfMemory
 from muse_bench.timeline import Profile, profile
 
@@ -54,7 +54,7 @@ def _serve(request: Request, say: Say) -> Result:
 def _peaks(case: Case, say: Say) -> dict[str, Any]:
     from muse_bench.measure.cuda import measure_peaks
 
-    return {**dataclasses.asdict(measure_peaks(case, say)), "gpu": _gpu_facts()}
+    return {**dataclasses.asdict(measure_peaks(case, say, lambda: say(TIMING))), "gpu": _gpu_facts()}
 
 
 def _ledger(case: Case, say: Say) -> dict[str, Any]:
@@ -74,7 +74,8 @@ def _predict(case: Case, say: Say) -> dict[str, Any]:
     trace, work = trace_case(case, gpu, say)
     say("replaying the allocator")
     found = profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config())
-    return {**_profile_values(found), "parameters": work.parameters, "context_bytes": gpu.context_bytes}
+    context = gpu.context_bytes + trace.libraries_bytes
+    return {**_profile_values(found), "parameters": work.parameters, "context_bytes": context}
 
 
 TASKS: dict[str, Callable[[Case, Say], dict[str, Any]]] = {"peaks": _peaks, "ledger": _ledger, "predict": _predict}

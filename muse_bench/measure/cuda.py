@@ -12,6 +12,7 @@ from muse_bench.workload import Workload, build_workload
 
 TIMED_STEPS = 10
 TIMED_SECONDS = 3.0
+SETTLE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,10 @@ class Peaks:
     tokens_per_second: float
 
 
-def measure_peaks(case: Case, say: Callable[[str], None]) -> Peaks:
+def measure_peaks(case: Case, say: Callable[[str], None], protocol_over: Callable[[], None]) -> Peaks:
     """Builds and runs the case: the cold peak of the first step, the steady peak after the warm-up, then the time.
+
+    `protocol_over` is called before the steps that only measure time.
 
     Raises: torch.cuda.OutOfMemoryError when it does not fit.
     """
@@ -43,12 +46,13 @@ def measure_peaks(case: Case, say: Callable[[str], None]) -> Peaks:
         say("steady steps")
         steady = _peak_of(work, case.measured_steps)
     reserved = torch.cuda.max_memory_reserved()
-    say("timing")
+    time.sleep(SETTLE_SECONDS)  # reserved memory stays: the device's sampler sees it before what follows changes it
+    protocol_over()
     seconds = _step_time(work)
     return Peaks(
         parameters=work.parameters,
-        cold_peak_allocated_bytes=cold if case.warmup_steps or case.single_step else max(cold, steady),
-        peak_allocated_bytes=steady if case.warmup_steps or case.single_step else max(cold, steady),
+        cold_peak_allocated_bytes=cold,
+        peak_allocated_bytes=steady if case.warmup_steps else max(cold, steady),
         peak_reserved_bytes=reserved,
         step_time_seconds=seconds,
         tokens_per_second=work.tokens_per_step / seconds,

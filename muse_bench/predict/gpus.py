@@ -24,7 +24,8 @@ class Gpu:
     """One GPU: its memory, its links, and what a process pays before it allocates anything.
 
     `total_bytes` is PyTorch's total_memory where `total_source` says so. `host_link_bytes_per_second` is
-    one direction. `context_bytes` is the CUDA context and the libraries of a PyTorch training step.
+    one direction. `context_bytes` is the CUDA context and the kernels that a PyTorch model loads; what
+    its libraries add is `libraries_bytes`.
     """
 
     name: str
@@ -42,8 +43,8 @@ class Gpu:
 
 # The context holds a local-memory pool for every thread the GPU can keep resident (threads of an SM x SMs x
 # bytes a thread, as NVIDIA describes it). 2 KiB a thread is what a bare PyTorch context takes on an RTX 6000
-# Ada: 426 MiB for 142 x 1,536 threads. What the H200 takes beyond that is code of libraries and kernels,
-# taken to be the same everywhere.
+# Ada: 426 MiB for 142 x 1,536 threads. What the H200 takes beyond that is the code of kernels, taken to be the
+# same everywhere. Its 614 MiB are what 44 measured cases hold beyond reserved memory and libraries.
 RESIDENT_THREADS: dict[Capability, int] = {
     (7, 0): 2048,
     (7, 5): 1024,
@@ -55,15 +56,15 @@ RESIDENT_THREADS: dict[Capability, int] = {
     (12, 0): 1536,
 }
 _CONTEXT_PER_THREAD_BYTES = 2 * KIB
-_H200_CONTEXT_BYTES = 745 * MIB
+_H200_CONTEXT_BYTES = 614 * MIB
 _H200_SM_COUNT = 132
-_LIBRARIES_BYTES = _H200_CONTEXT_BYTES - _H200_SM_COUNT * 2048 * _CONTEXT_PER_THREAD_BYTES
-_ESTIMATED_CONTEXT = "estimated: 217 MiB of libraries and 2 KiB for each thread the GPU keeps resident"
+_KERNELS_BYTES = _H200_CONTEXT_BYTES - _H200_SM_COUNT * 2048 * _CONTEXT_PER_THREAD_BYTES
+_ESTIMATED_CONTEXT = "estimated: 86 MiB of kernels and 2 KiB for each thread the GPU keeps resident"
 
 
 def estimated_context_bytes(compute_capability: Capability, sm_count: int) -> int:
-    """Context of an unmeasured GPU: libraries as on the H200, and 2 KiB a resident thread."""
-    return _LIBRARIES_BYTES + sm_count * RESIDENT_THREADS[compute_capability] * _CONTEXT_PER_THREAD_BYTES
+    """Context of an unmeasured GPU: kernels as on the H200, and 2 KiB a resident thread."""
+    return _KERNELS_BYTES + sm_count * RESIDENT_THREADS[compute_capability] * _CONTEXT_PER_THREAD_BYTES
 
 
 def _pcie(generation: int, lanes: int) -> int:
@@ -104,7 +105,7 @@ _H200 = Gpu(
     host_link_bytes_per_second=_P5X16,
     specification_source=_SPECIFICATION,
     context_bytes=_H200_CONTEXT_BYTES,
-    context_source="measured: NVML process memory less reserved is 730 to 760 MiB",
+    context_source="measured: NVML process memory less reserved and libraries, in reports/h200",
 )
 
 # name, title, capability, SMs, memory GB/s, host link, nominal GiB, MiB as logged
@@ -296,6 +297,18 @@ def cublaslt_workspace_bytes(
 def workspaces_are_kept(environment: Mapping[str, str], release: Release = MEASURED_RELEASE) -> bool:
     """Whether a workspace, once taken, stays allocated; from 2.15 it is freed after each call unless asked."""
     return release < (2, 15) or _flag(environment, "TORCH_CUBLAS_WORKSPACE_CACHE") is True
+
+
+CUDNN_BYTES = 8 * MIB  # a thread's first use of cuDNN's attention, on the H200
+
+
+def libraries_bytes(compute_capability: Capability, blas_handles: int, cudnn_handles: int, config: str | None) -> int:
+    """Device memory that libraries take outside the allocator, as measured on the H200.
+
+    A cuBLAS handle holds workspaces of its own beside PyTorch's, twice that size (64 MiB on Hopper), and none where
+    CUBLAS_WORKSPACE_CONFIG leaves it none.
+    """
+    return blas_handles * 2 * cublas_workspace_bytes(compute_capability, config) + cudnn_handles * CUDNN_BYTES
 
 
 def _flag(environment: Mapping[str, str], name: str) -> bool | None:

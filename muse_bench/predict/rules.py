@@ -108,6 +108,7 @@ def cuda_paths(capability: tuple[int, int]) -> Iterator[None]:
 
 
 # Products that run on a cuBLAS handle; the first on each thread makes PyTorch take a workspace for that handle.
+CUDNN_ATTENTION = {"_scaled_dot_product_cudnn_attention", "_scaled_dot_product_cudnn_attention_backward"}
 PRODUCTS = {"mm", "addmm", "addmm_", "_addmm_activation", "bmm", "baddbmm", "baddbmm_"}
 
 

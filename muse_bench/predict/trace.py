@@ -11,7 +11,7 @@ from torch import Tensor
 from muse_bench.config import WORKSPACE_ENVIRONMENT, Case
 from muse_bench.observe import Observer, observe
 from muse_bench.predict import rules, values
-from muse_bench.predict.gpus import Gpu, cublas_workspace_bytes, cublaslt_workspace_bytes
+from muse_bench.predict.gpus import Gpu, cublas_workspace_bytes, cublaslt_workspace_bytes, libraries_bytes
 from muse_bench.predict.meta_cache import MetaCache
 from muse_bench.timeline import Event, Label, Trace
 from muse_bench.workload import Workload
@@ -29,8 +29,9 @@ class MetaObserver(Observer):
         self._keys = itertools.count()
         self._live: dict[int, int] = {}
         self._watches: dict[int, weakref.ref[Any]] = {}
-        self._workspaces_taken: set[tuple[str, bool]] = set()
+        self._handles: set[tuple[str, bool]] = set()  # (library, whether backward's thread has it)
         capability, config = gpu.compute_capability, environment.get("CUBLAS_WORKSPACE_CONFIG")
+        self._workspace_config = config
         self._workspace_bytes = {
             "cublas": cublas_workspace_bytes(capability, config, release),
             "cublaslt": cublaslt_workspace_bytes(capability, environment, release),
@@ -49,9 +50,11 @@ class MetaObserver(Observer):
             for tensor in (leaf,) if isinstance(leaf, Tensor) else leaf if isinstance(leaf, list | tuple) else ():
                 self._track(tensor)
         if name in rules.PRODUCTS:
-            self._take_workspace("cublas")
+            self._use_library("cublas")
             if rules.runs_on_cublaslt(name, args):
-                self._take_workspace("cublaslt")
+                self._use_library("cublaslt")
+        if name in rules.CUDNN_ATTENTION:
+            self._use_library("cudnn")
         temporaries = rules.TEMPORARIES.get(name)
         if temporaries is not None:
             keys = [self._alloc(size) for size in temporaries(args, kwargs, self._gpu)]
@@ -89,14 +92,22 @@ class MetaObserver(Observer):
     def _free(self, key: int) -> None:
         self.trace.events.append(Event(False, key, 0, len(self.trace.ops) - 1))
 
-    def _take_workspace(self, library: str) -> None:
-        """Each thread that multiplies has a handle of its own: the caller's, and the one that runs backward."""
+    def _use_library(self, library: str) -> None:
+        """Each thread has a handle of its own, and a workspace for it: the caller's, and the one that runs backward."""
         handle = (library, torch._C._current_graph_task_id() != -1)
-        size = self._workspace_bytes[library]
-        if handle in self._workspaces_taken or size == 0:
+        if handle in self._handles:
             return
-        self._workspaces_taken.add(handle)
-        self.trace.labels[self._alloc(size)] = WORKSPACE
+        self._handles.add(handle)
+        size = self._workspace_bytes.get(library, 0)
+        if size:
+            self.trace.labels[self._alloc(size)] = WORKSPACE
+
+    def libraries_bytes(self) -> int:
+        """What the libraries used take outside the allocator."""
+        used = [library for library, _ in self._handles]
+        return libraries_bytes(
+            self._gpu.compute_capability, used.count("cublas"), used.count("cudnn"), self._workspace_config
+        )
 
 
 def trace_case(case: Case, gpu: Gpu, on_phase: Any = None) -> tuple[Trace, Workload]:
@@ -105,4 +116,5 @@ def trace_case(case: Case, gpu: Gpu, on_phase: Any = None) -> tuple[Trace, Workl
     observer = MetaObserver(gpu, WORKSPACE_ENVIRONMENT[case.workspace], (int(major), int(minor)))
     with rules.cuda_paths(gpu.compute_capability):
         work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase)
+    observer.trace.libraries_bytes = observer.libraries_bytes()
     return observer.trace, work

@@ -1,0 +1,409 @@
+"""Cases run in processes of their own: what a case does to its process never reaches the next one."""
+
+import os
+
+import pytest
+
+from muse_bench.config import Case, Sizes
+from muse_bench.errors import MuseBenchError, UsageError
+from muse_bench.execution import runner as runner_module
+from muse_bench.execution.process import WorkerDied
+from muse_bench.execution.runner import Runner
+from muse_bench.measure.nvml import DeviceView
+from muse_bench.models.presets import PRESETS
+from muse_bench.predict.gpus import find_gpu
+
+SIZES = Sizes(vocab_size=61, d_model=32, n_layers=2, n_heads=4, seq_len=16)
+MIB = 1 << 20
+
+FACTORIES = """
+import ctypes, os, signal, sys, time
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(61, 8)
+
+    def forward(self, ids):
+        return self.table(ids) @ self.table.weight.t()
+
+class Chosen(Model):
+    def forward(self, ids):
+        return super().forward(ids)[: int(ids.sum().item()) + 1]
+
+def noisy():
+    for _ in range(2_000):
+        print('{"kind": "result", "status": "ok", "values": {}}' * 10)
+    os.write(1, b"to the descriptor itself\\n" * 1_000)
+    ctypes.CDLL(None).puts(b"from C")
+    print("to stderr " * 10_000, file=sys.stderr)
+    return Model()
+
+def raising():
+    raise ValueError("no weights here")
+
+def exiting():
+    print("the last words", file=sys.stderr, flush=True)
+    os._exit(3)
+
+def leaving():
+    raise SystemExit("no licence")
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def sleeping():
+    time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def progress():
+    return []
+
+
+@pytest.fixture(scope="module")
+def runner(progress):
+    """Predicts for an RTX 3080; started in an environment with settings that the runs must not inherit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+        patch.setenv("CUBLASLT_WORKSPACE_SIZE", "1")
+        with Runner("predict", gpu="rtx-3080", timeout_seconds=300, on_progress=progress.append) as started:
+            yield started
+
+
+@pytest.fixture(scope="module")
+def factories(tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "factories.py"
+    path.write_text(FACTORIES)
+    return path
+
+
+@pytest.fixture
+def external(factories):
+    def make(factory, **changes):
+        return Case(model=f"{factories}:{factory}", config=None, seq=12, vocab_size=61, **changes)
+
+    return make
+
+
+def preset(name="baseline", **changes):
+    config = PRESETS[name].configure(SIZES)
+    return Case(model=name, config=config, seq=12, vocab_size=61, **{"batch": 2, **changes})
+
+
+def run_one(runner, case):
+    (record,) = runner.run([case])
+    return record
+
+
+def assert_whole(record):
+    """A record of a case that ran: all of it there, and adding up."""
+    assert (record.status, record.reason, record.provenance) == ("ok", None, "predicted")
+    assert record.ledger.total == record.peak_allocated_bytes > 0
+    assert record.device_peak_bytes == record.context_bytes + record.peak_reserved_bytes
+    assert record.peak_reserved_bytes >= max(record.peak_allocated_bytes, record.cold_peak_allocated_bytes)
+    assert sum(row.ledger.total for row in record.modules) == record.peak_allocated_bytes
+    assert max(point.ledger.total for point in record.timeline) == record.peak_allocated_bytes
+
+
+# --- predictions, by real processes
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("baseline", {}),
+        ("extreme", {"dtype": "fp16", "micro_batch": 1, "seed": 3, "workspace": "off"}),
+        ("encoder", {"mode": "forward-backward"}),
+        ("ultra", {"mode": "inference", "logits": "last"}),
+        ("tuned", {"mode": "decode", "new_tokens": 3}),
+    ],
+)
+def test_a_case_becomes_a_record(runner, name, changes):
+    case = preset(name, **changes)
+    record = run_one(runner, case)
+    assert_whole(record)
+    assert record.config == case.to_json()["config"]
+    asked = ("model", "mode", "dtype", "batch", "seq", "micro_batch", "seed", "logits", "budget_bytes", "limit_bytes")
+    assert [getattr(record, field) for field in asked] == [getattr(case, field) for field in asked]
+    assert record.workspace_setting == case.workspace
+    assert record.optimizer == ("adamw" if case.mode == "train" else None)
+    assert record.new_tokens == (3 if case.mode == "decode" else None)
+    assert record.gpu == find_gpu("rtx-3080").title
+    assert record.device_peak_provenance == "predicted"
+    assert record.context_bytes >= find_gpu("rtx-3080").context_bytes
+    assert record.parameters > 0
+    assert record.duration_seconds > 0
+    assert record.step_time_seconds is record.tokens_per_second is record.verdict is None  # missing is not zero
+    assert (record.ledger.workspace == 0) == (case.workspace == "off")
+    if case.single_step:
+        assert record.peak_allocated_bytes == record.cold_peak_allocated_bytes
+
+
+def test_a_prediction_repeats_itself(runner):
+    """Cases share a process; none may leave a mark on the next."""
+    first, _, again = runner.run([preset(), preset("ultra"), preset()])
+    for field in ("peak_allocated_bytes", "cold_peak_allocated_bytes", "peak_reserved_bytes", "ledger", "modules"):
+        assert getattr(first, field) == getattr(again, field), field
+
+
+def test_the_environment_says_what_was_predicted_for(runner):
+    gpu = find_gpu("rtx-3080")
+    assert runner.backend == "predict"
+    assert runner.environment.gpu == gpu.title
+    assert runner.environment.gpu_total_bytes == gpu.total_bytes
+    assert runner.environment.compute_capability == "8.6"
+    assert runner.environment.torch
+    assert runner.environment.cublas_workspace_config == ""  # not what this process was started with
+
+
+def test_progress_tells_which_case_is_doing_what(runner, progress):
+    progress.clear()
+    cases = [preset(), preset("ultra")]
+    list(runner.run(cases))
+    assert {told.total for told in progress} == {2}
+    for index, case in enumerate(cases):
+        told = [one for one in progress if one.index == index]
+        assert {one.case.model for one in told} == {case.model}
+        phases = [one.phase for one in told]
+        assert phases[:2] == ["starting", "building"]
+        assert phases[2:5] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
+
+
+def test_a_factory_that_prints_does_not_disturb_the_answers(runner, external):
+    """Whatever it prints, by Python, by the descriptor or from C, and even if it looks like an answer."""
+    noisy, after = runner.run([external("noisy"), preset()])
+    assert_whole(noisy)
+    assert_whole(after)
+    assert noisy.parameters == 61 * 8
+
+
+def test_a_factory_that_raises_is_the_users_to_mend(runner, external):
+    with pytest.raises(UsageError, match="raised ValueError: no weights here"):
+        run_one(runner, external("raising"))
+    assert_whole(run_one(runner, preset()))
+
+
+def test_a_model_that_cannot_be_traced_is_a_row_that_says_so(runner, external):
+    """Its shapes depend on values, which a prediction has none of."""
+    record, after = runner.run([external("Chosen", mode="inference"), preset()])
+    assert record.status == "crashed"
+    assert "item" in record.reason
+    assert "\n" not in record.reason
+    assert record.ledger is record.peak_allocated_bytes is record.device_peak_bytes is None
+    assert_whole(after)
+
+
+def test_a_process_that_dies_is_a_row_and_the_next_case_runs(runner, external):
+    exited, after, killed, last = runner.run([external("exiting"), preset(), external("killed"), preset("ultra")])
+    assert exited.status == killed.status == "crashed"
+    assert exited.reason == "the worker process was ended with exit status 3: the last words"
+    assert killed.reason.startswith("the worker process was killed by signal 9")
+    assert exited.peak_allocated_bytes is killed.peak_allocated_bytes is None
+    assert_whole(after)
+    assert_whole(last)
+
+
+def test_a_case_that_hangs_is_a_row_and_its_process_is_ended(runner, external, monkeypatch):
+    pid = runner._worker().pid
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_timeout_seconds", 0.5)
+        record = run_one(runner, external("sleeping"))
+    assert (record.status, record.reason) == ("crashed", "timed out after 0.5 s")
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_an_interruption_goes_on_and_ends_the_process(runner, progress, monkeypatch):
+    """Ctrl-C comes while a worker works; its half answer must not become the next case's."""
+
+    def interrupt(told):
+        if told.phase == "building":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_on_progress", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_one(runner, preset("ultra"))
+    record = run_one(runner, preset())
+    assert_whole(record)
+    assert record.model == "baseline"
+
+
+def test_leaving_ends_the_process():
+    with Runner("predict") as started:
+        pid = started._worker().pid
+        os.kill(pid, 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_nothing_can_be_measured_without_a_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UsageError, match="nothing can be measured here: .*; use --backend predict"), Runner("cuda"):
+        pytest.fail("there is no GPU to measure on")
+
+
+def test_an_unknown_gpu_is_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(runner_module, "WorkerProcess", lambda _: pytest.fail("a process was started"))
+    with pytest.raises(UsageError, match="'rtx-9999' is not a known GPU"), Runner("predict", gpu="rtx-9999"):
+        pytest.fail("there is no such GPU")
+
+
+def test_a_worker_that_does_not_start_is_told_in_one_line(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(MuseBenchError, match="the worker process did not start: .* exit status 1"), Runner("predict"):
+        pytest.fail("there is no worker")
+
+
+# --- measurements, by processes that only seem to measure
+
+
+class FakeWorker:
+    """Answers as a worker on a GPU; `answers` holds the result of each task, or the exception that ends it."""
+
+    answers: dict = {}  # noqa: RUF012
+    all: list = []  # noqa: RUF012
+    unavailable = None
+
+    def __init__(self, environment):
+        self.environment, self.tasks, self.closed, self.pid = environment, [], False, 1_000 + len(self.all)
+        self.all.append(self)
+
+    def hello(self):
+        return {"environment": {"muse_bench": "0.1.0"}, "cuda_unavailable": self.unavailable}
+
+    def ask(self, request, timeout_seconds, on_phase):
+        self.tasks.append(request["task"])
+        answer = self.answers[request["task"]]
+        if isinstance(answer, Exception):
+            raise answer
+        status = answer.get("status", "ok")
+        values = {key: dict(value) if isinstance(value, dict) else value for key, value in answer.items()}
+        return {"kind": "result", "status": status, "reason": answer.get("reason"), "values": values}
+
+    def close(self):
+        self.closed = True
+
+
+class FakeSampler:
+    """Stands in for NVML: it saw 900 MiB at the most."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def watch(self, pid):
+        pass
+
+    def stop(self):
+        return DeviceView(process_peak_bytes=900 * MIB, interval_seconds=0.005)
+
+
+PEAKS = {
+    "parameters": 7,
+    "peak_allocated_bytes": 100 * MIB,
+    "cold_peak_allocated_bytes": 90 * MIB,
+    "peak_reserved_bytes": 120 * MIB,
+    "step_time_seconds": 0.5,
+    "tokens_per_second": 48.0,
+    "gpu": {"gpu": "NVIDIA H200", "gpu_total_bytes": 1 << 37, "compute_capability": "9.0"},
+}
+LEDGER = {
+    "ledger": {"parameters": 60 * MIB, "activations_saved": 30 * MIB, "unattributed": 1 * MIB},
+    "modules": [{"module": "head", "ledger": {"parameters": 60 * MIB}}],
+    "timeline": [{"phase": "backward", "ledger": {"parameters": 60 * MIB}}],
+}
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    monkeypatch.setattr(runner_module, "WorkerProcess", FakeWorker)
+    monkeypatch.setattr(runner_module, "NvmlSampler", FakeSampler)
+    monkeypatch.setattr(runner_module, "driver_version", lambda: "580.0")
+    monkeypatch.setattr(FakeWorker, "answers", {"peaks": PEAKS, "ledger": LEDGER})
+    monkeypatch.setattr(FakeWorker, "all", [])
+    return FakeWorker
+
+
+def test_a_measurement_has_its_headline_and_its_ledger_from_two_fresh_processes(worker):
+    """The instrumented run is 9 MiB short of the peak that was measured; those have no name."""
+    with Runner("cuda") as runner:
+        record = run_one(runner, preset())
+        assert runner.environment.gpu == "NVIDIA H200"
+        assert runner.environment.driver == "580.0"
+    assert record.provenance == "measured"
+    assert record.peak_allocated_bytes == record.ledger.total == 100 * MIB
+    assert record.ledger.unattributed == 10 * MIB
+    assert record.modules[0].module == "head"
+    assert record.step_time_seconds == 0.5
+    assert (record.device_peak_bytes, record.device_peak_provenance) == (900 * MIB, "sampled")
+    assert record.context_bytes == 780 * MIB
+    assert sorted(one.tasks for one in worker.all if one.tasks) == [["ledger"], ["peaks"]]
+    assert all(one.closed for one in worker.all)
+
+
+def test_no_process_measures_two_cases(worker):
+    """What the first case's libraries keep would be part of the second's peak."""
+    with Runner("cuda") as runner:
+        list(runner.run([preset(), preset("ultra"), preset("tuned")]))
+    assert max(len(one.tasks) for one in worker.all) == 1
+    assert sum(len(one.tasks) for one in worker.all) == 6
+    assert all(one.closed for one in worker.all)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "reason"),
+    [
+        ({"status": "oom", "reason": "OutOfMemoryError: 9 GiB"}, "oom", "OutOfMemoryError: 9 GiB"),
+        (WorkerDied("the worker process was killed by signal 9"), "crashed", "killed by signal 9"),
+    ],
+)
+def test_a_measurement_that_fails_is_a_row_and_the_next_case_runs(worker, answer, status, reason):
+    with Runner("cuda") as runner:
+        worker.answers["peaks"] = answer
+        failed = run_one(runner, preset())
+        worker.answers["peaks"] = PEAKS
+        after = run_one(runner, preset())
+    assert failed.status == status
+    assert reason in failed.reason
+    assert failed.peak_allocated_bytes is failed.ledger is None
+    assert after.status == "ok"
+    assert all(one.closed for one in worker.all)
+
+
+@pytest.mark.parametrize("answer", [{"status": "oom", "reason": "9 GiB"}, WorkerDied("9 GiB")])
+def test_headline_numbers_survive_without_their_ledger(worker, answer):
+    worker.answers["ledger"] = answer
+    with Runner("cuda") as runner:
+        record = run_one(runner, preset())
+    assert (record.status, record.peak_allocated_bytes, record.ledger) == ("ok", 100 * MIB, None)
+    assert any("no ledger" in note and "9 GiB" in note for note in record.notes)
+
+
+@pytest.mark.parametrize(
+    ("backend", "gpu", "unavailable", "chosen"),
+    [
+        ("auto", None, None, "cuda"),
+        ("auto", None, "no CUDA device is visible", "predict"),
+        ("auto", "rtx-3080", None, "predict"),
+        ("predict", None, None, "predict"),
+        ("cuda", None, None, "cuda"),
+    ],
+)
+def test_auto_measures_where_it_can_unless_a_gpu_is_named(worker, monkeypatch, backend, gpu, unavailable, chosen):
+    monkeypatch.setattr(worker, "unavailable", unavailable)
+    with Runner(backend, gpu=gpu) as runner:
+        assert runner.backend == chosen
+
+
+def test_the_workspace_setting_reaches_every_process(worker):
+    with Runner("cuda", workspace="off") as runner:
+        run_one(runner, preset())
+    off = {"CUBLAS_WORKSPACE_CONFIG": ":0:0", "CUBLASLT_WORKSPACE_SIZE": "0"}
+    assert all(one.environment == off for one in worker.all)
