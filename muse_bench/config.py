@@ -26,7 +26,7 @@ Loss = Literal["plain", "fused"]
 Mixer = Literal["attention", "ar-ssm"]
 Mode = Literal["train", "forward-backward", "inference", "decode"]
 Norm = Literal["layer-norm", "rms-norm"]
-Optimizer = Literal["adamw", "adamw-fused", "sgd", "none"]
+Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "sgd", "adafactor", "none"]
 Positions = Literal["none", "learned"]
 Workspace = Literal["default", "off"]
 
@@ -132,6 +132,7 @@ class Case:
     seq: int = 2_048
     vocab_size: int = 50_000
     optimizer: Optimizer = "adamw"
+    autocast: Dtype | None = None
     logits: Logits = "all"
     new_tokens: int = 32
     micro_batch: int | None = None
@@ -148,6 +149,8 @@ class Case:
         _require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps")
         if self.micro_batch is not None:
             _require_positive(self, "micro_batch")
+        if self.autocast == "fp32":
+            raise UsageError("autocast 'fp32' is no autocast: choose fp16 or bf16, or leave it out")
         if self.warmup_steps < 0:
             raise UsageError(f"warm-up steps {self.warmup_steps} is negative: use 0 or more")
         if self.mode == "decode" and self.config is not None and not self.config.causal:

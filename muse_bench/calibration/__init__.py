@@ -1,0 +1,1 @@
+"""The matrix of cases on which predictions are checked against measurements."""
