@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from muse_bench.autocast import forward_autocast
 from muse_bench.config import TRAINING_MODES, Case
 from muse_bench.layers.head import plain_loss
 from muse_bench.layers.quantised import quantise_linears
@@ -88,7 +89,8 @@ def _train(work: Workload) -> None:
     assert work.targets is not None
     pairs = list(zip(_micro(work, work.ids), _micro(work, work.targets), strict=True))
     for ids, targets in pairs:
-        loss = _loss(work.model, ids, targets)
+        with _autocast(work):
+            loss = _loss(work.model, ids, targets)
         (loss if len(pairs) == 1 else loss * (len(ids) / work.case.batch)).backward()
         del loss
     if work.optimizer is not None:
@@ -99,7 +101,8 @@ def _train(work: Workload) -> None:
 def _forward_backward(work: Workload) -> None:
     """The reports' protocol, in which the output stays alive during backward, as it did in their loop."""
     for ids in _micro(work, work.ids):
-        output = _logits(work.model(ids))
+        with _autocast(work):
+            output = _logits(work.model(ids))
         output.sum().backward()
         del output
 
@@ -107,7 +110,8 @@ def _forward_backward(work: Workload) -> None:
 @torch.no_grad()
 def _inference(work: Workload) -> None:
     # The logits of every micro-batch are the step's result: all of them stay alive until it ends.
-    _ = [_prompt_logits(work, ids) for ids in _micro(work, work.ids)]
+    with _autocast(work):
+        _ = [_prompt_logits(work, ids) for ids in _micro(work, work.ids)]
 
 
 @torch.no_grad()
@@ -128,6 +132,11 @@ STEPS: dict[str, Callable[[Workload], None]] = {
     "inference": _inference,
     "decode": _decode,
 }
+
+
+def _autocast(work: Workload) -> contextlib.AbstractContextManager[None]:
+    dtype = work.case.autocast
+    return forward_autocast(work.ids.device, None if dtype is None else DTYPES[dtype])
 
 
 def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from muse_bench.config import Optimizer
+from muse_bench.optim.adamw_8bit import AdamW8bit
 
 
 def build_optimizer(name: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer | None:
@@ -14,4 +15,8 @@ def build_optimizer(name: Optimizer, parameters: Iterable[nn.Parameter]) -> torc
         return None
     if name == "sgd":
         return torch.optim.SGD(parameters)
+    if name == "adafactor":
+        return torch.optim.Adafactor(parameters)
+    if name == "adamw-8bit":
+        return AdamW8bit(parameters)
     return torch.optim.AdamW(parameters, fused=True if name == "adamw-fused" else None)

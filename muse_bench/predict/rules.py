@@ -83,6 +83,13 @@ def log_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor
     return aten._log_softmax(x if dtype is None else x.to(dtype), dim, False)  # type: ignore[no-any-return]
 
 
+def softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """As log_softmax."""
+    if dtype == torch.float32 and x.dtype == torch.float16:
+        return aten._softmax(x, dim, True)  # type: ignore[no-any-return]
+    return aten._softmax(x if dtype is None else x.to(dtype), dim, False)  # type: ignore[no-any-return]
+
+
 @contextlib.contextmanager
 def cuda_paths(capability: tuple[int, int]) -> Iterator[None]:
     """Inside, operations on `meta` tensors take the paths that they take on CUDA."""
@@ -91,6 +98,7 @@ def cuda_paths(capability: tuple[int, int]) -> Iterator[None]:
         "scaled_dot_product_attention": lambda *args, **kwargs: attention(*args, **kwargs, capability=capability),
         "dropout": dropout,
         "log_softmax.int": log_softmax,
+        "softmax.int": softmax,
     }
     for name, function in composites.items():
         library.impl(name, function, "AutogradMeta")

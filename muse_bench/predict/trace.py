@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muse_bench.autocast import meta_autocast
 from muse_bench.config import WORKSPACE_ENVIRONMENT, Case
+from muse_bench.errors import UsageError
 from muse_bench.observe import Observer, observe
 from muse_bench.predict import rules, values
 from muse_bench.predict.gpus import Gpu, cublas_workspace_bytes, cublaslt_workspace_bytes, libraries_bytes
 from muse_bench.predict.meta_cache import MetaCache
+from muse_bench.predict.untraceable import explain
 from muse_bench.timeline import Event, Label, Trace
-from muse_bench.workload import Workload
+from muse_bench.workload import DTYPES, Workload
 
 WORKSPACE = Label("workspace", "(libraries)")
 
@@ -111,10 +114,19 @@ class MetaObserver(Observer):
 
 
 def trace_case(case: Case, gpu: Gpu, on_phase: Any = None) -> tuple[Trace, Workload]:
-    """Traces the case's first steps as they would run on the GPU."""
+    """Traces the case's first steps as they would run on the GPU.
+
+    Raises: UntraceableModel for a model that needs a GPU to run, UsageError for a factory that fails.
+    """
     major, minor = torch.__version__.split(".")[:2]
     observer = MetaObserver(gpu, WORKSPACE_ENVIRONMENT[case.workspace], (int(major), int(minor)))
-    with rules.cuda_paths(gpu.compute_capability):
-        work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase)
+    with rules.cuda_paths(gpu.compute_capability), meta_autocast(case.autocast and DTYPES[case.autocast]):
+        try:
+            work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase)
+        except UsageError:
+            raise
+        except Exception as error:
+            operation = observer.trace.ops[-1].name if observer.trace.ops else "building it"
+            raise explain(error, operation) from error
     observer.trace.libraries_bytes = observer.libraries_bytes()
     return observer.trace, work

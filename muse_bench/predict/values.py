@@ -2,7 +2,7 @@
 
 A `meta` tensor has a shape and no content. Models still ask small integer questions, such as "is any token padding?".
 So integer and boolean tensors made from known ones carry their content on the CPU beside them. Floating-point tensors
-do not, except single numbers: what depends on activations cannot be known without running the model.
+do too while they are made of constants only: what depends on activations cannot be known without running the model.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch import Tensor
 from muse_bench.errors import UntraceableModel
 
 LARGEST_INTEGERS = 1 << 24
-LARGEST_FLOATS = 1
+LARGEST_FLOATS = 1 << 16
 ATTRIBUTE = "_muse_bench_value"
 RANDOM = {"bernoulli", "bernoulli_", "rand", "rand_like", "randn", "randn_like", "multinomial", "native_dropout"}
 aten = torch.ops.aten
@@ -39,14 +39,16 @@ def follow(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
 def answer(func: Any, args: Any, kwargs: dict[str, Any], name: str) -> Any:
     """The result of an operation that looks at contents, computed on the CPU; its tensors come back as `meta`.
 
-    Raises: UntraceableModel that names the operation when a content is not known.
+    A single floating-point number that is not known, such as a norm or a loss, is taken to be 1: memory does not
+    depend on it.
+    Raises: UntraceableModel that names the operation when a content that can matter is not known.
     """
     try:
         result = func(*_on_cpu(args), **_on_cpu(kwargs))
     except LookupError:
-        raise UntraceableModel(
-            f"{name} asks for the content of a tensor, which is only known when the model runs on a GPU"
-        ) from None
+        if name == "_local_scalar_dense" and args[0].is_floating_point():
+            return 1.0
+        raise UntraceableModel(f"{name} asks what a tensor holds, which only a run on a GPU can tell") from None
     return torch.utils._pytree.tree_map_only(Tensor, _to_meta, result)
 
 
