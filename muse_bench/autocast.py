@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from muse_bench import scopes
@@ -21,7 +22,7 @@ LOWER = {
     *("scaled_dot_product_attention",),
 }
 FLOAT32 = {
-    *("layer_norm", "group_norm", "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "kl_div"),
+    *("layer_norm", "group_norm", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "kl_div"),
     *("binary_cross_entropy_with_logits", "cosine_similarity", "exp", "expm1", "log", "log2", "log10", "log1p", "pow"),
     *("__pow__", "rsqrt", "reciprocal", "softplus", "norm", "cdist", "dist", "erfinv", "acos", "asin", "cosh", "sinh"),
     *("tan", "renorm"),
@@ -49,6 +50,8 @@ class MetaAutocast(TorchFunctionMode):
             return self._inside(func, self._cast(args, self.dtype), self._cast(kwargs, self.dtype))
         if name in FLOAT32:
             return self._inside(func, self._cast(args, torch.float32), self._cast(kwargs, torch.float32))
+        if func is functional.cross_entropy and args[0].dtype in HALVES:
+            return self._cross_entropy(*args, **kwargs)
         if name in FLOAT32_RESULT and kwargs.get("dtype") is None and args[0].dtype in HALVES:
             return self._inside(func, args, {**kwargs, "dtype": torch.float32})
         return func(*args, **kwargs)
@@ -62,6 +65,14 @@ class MetaAutocast(TorchFunctionMode):
         if not name and not self.in_forward:
             self.clear()
 
+    def _cross_entropy(self, x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Its log-softmax asks for the input's own dtype, which autocast leaves alone; only the rest is in float32."""
+        if args or kwargs.get("label_smoothing") or target.is_floating_point():
+            return self._inside(functional.cross_entropy, self._cast((x, target), torch.float32) + args, kwargs)
+        known = {name: value for name, value in kwargs.items() if name in ("weight", "ignore_index", "reduction")}
+        log_probabilities = self._inside(functional.log_softmax, (x,), {"dim": 1, "dtype": x.dtype})
+        return self._inside(functional.nll_loss, (log_probabilities.float(), target), known)
+
     def _inside(self, func: Any, args: Any, kwargs: Any) -> Any:
         self._active += 1
         try:
@@ -72,8 +83,8 @@ class MetaAutocast(TorchFunctionMode):
     def _cast(self, value: Any, dtype: torch.dtype) -> Any:
         if isinstance(value, Tensor):
             return self._cast_tensor(value, dtype)
-        if isinstance(value, list | tuple):
-            return type(value)(self._cast(one, dtype) for one in value)
+        if isinstance(value, list | tuple):  # the last first, as the compiler of PyTorch's wrappers evaluates them
+            return type(value)(reversed([self._cast(one, dtype) for one in reversed(value)]))
         if isinstance(value, dict):
             return {name: self._cast(one, dtype) for name, one in value.items()}
         return value

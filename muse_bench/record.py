@@ -127,7 +127,7 @@ class Record:
         _check_values(cls, known)
         return cls(
             **known,
-            ledger=None if ledger is None else _ledger(ledger),
+            ledger=None if ledger is None else _ledger(ledger, whole=True),
             modules=tuple(
                 ModuleRow(module=str(row["module"]), ledger=_ledger(row["ledger"])) for row in rows["modules"]
             ),
@@ -254,9 +254,12 @@ def _compact(record: Record) -> dict[str, Any]:
     return values
 
 
-def _ledger(values: dict[str, Any]) -> Ledger:
+def _ledger(values: dict[str, Any], *, whole: bool = False) -> Ledger:
+    """A ledger from parsed JSON; only a whole one must name the parts that are zero."""
     if not isinstance(values, dict):
         raise UsageError("a ledger is not a JSON object")
+    if whole and (missing := [name for name in LEDGER_FIELDS if name not in values]):
+        raise UsageError(f"the ledger of a record lacks the part '{missing[0]}'")
     unknown = sorted(set(values) - set(LEDGER_FIELDS))
     if unknown:
         raise UsageError(f"a ledger has an unknown part '{unknown[0]:.60}'")

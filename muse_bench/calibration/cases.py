@@ -48,6 +48,7 @@ DEVELOPMENT: tuple[PresetRow | ZooRow, ...] = (
     *(PresetRow(p, "forward-backward", REFERENCE, 2, 512) for p in ("encoder", "baseline", "tuned", *LEVELS)),
     *(PresetRow(p, "inference", REFERENCE, 1, 512) for p in ("encoder", "baseline", "tuned", *LEVELS)),
     *(PresetRow(p, "train", LARGE, 1, 2_048) for p in ("encoder", "baseline", "tuned", *LEVELS)),
+    *(PresetRow(p, "inference", LARGE, 1, 2_048) for p in ("encoder", "baseline", "tuned", *LEVELS)),
     PresetRow("baseline", "decode", REFERENCE, 1, 512),
     PresetRow("ultra", "decode", REFERENCE, 1, 512),
     ZooRow("gpt2", "train", "fp32", 2, 512),

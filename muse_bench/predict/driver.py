@@ -1,14 +1,19 @@
 """Where CUDA's driver puts the segments that the caching allocator asks for.
 
-Addresses decide ties in the allocator's best fit, and with them how much of a segment ends up split or wasted. On an
-H200 (driver 580, torch 2.11) the driver takes chunks that are multiples of 32 MiB at decreasing addresses, and first
-fills the lowest gap of the chunks that are in use; replaying recorded runs with these addresses gave their peaks.
+Addresses decide ties in the allocator's best fit, and with them how much of a segment ends up split or wasted. As
+seen on an H200 (driver 580, torch 2.11) in 33 recorded runs, the first segment lies above a hole of some 520 MiB that
+the following ones fill from below, each in the lowest gap that it fits; the driver's own allocations take a part of
+the hole. When it is full, chunks that are multiples of 32 MiB come at decreasing addresses below it, and their gaps
+are filled the same way. Replayed with these addresses the 33 runs reserve what they did, and their peaks are within
+0.3 % of it, 30 of them exact; with the recorded addresses all 33 are exact.
 """
 
 import collections
 from collections.abc import Iterable, Iterator
 
 CHUNK_BYTES = 32 << 20
+HOLE_BYTES = 448 << 20  # what the driver's own allocations leave of it
+BELOW_BYTES = 1_200 << 20  # how far below the first segment chunks begin
 TOP_ADDRESS = 1 << 45
 
 
@@ -23,7 +28,7 @@ class DriverAddresses:
     def __init__(self, recorded: Iterable[tuple[int, int]] = ()) -> None:
         self._recorded = collections.deque(recorded)
         self._chunks: dict[int, tuple[int, dict[int, int]]] = {}  # address -> (size, {address: size} in use)
-        self._lowest = TOP_ADDRESS
+        self._lowest = TOP_ADDRESS - BELOW_BYTES
 
     def take(self, size_bytes: int) -> int:
         """The address of a new segment of this size."""
@@ -33,6 +38,10 @@ class DriverAddresses:
                 return address
             self._recorded.clear()
             self._lowest = min(self._lowest, address) - (1 << 40)  # well below all that was given out
+        if not self._chunks:
+            self._chunks[TOP_ADDRESS - HOLE_BYTES] = (HOLE_BYTES, {})
+            self._chunks[TOP_ADDRESS] = (size_bytes, {TOP_ADDRESS: size_bytes})
+            return TOP_ADDRESS
         for chunk, address, gap in self._gaps():
             if gap >= size_bytes:
                 self._chunks[chunk][1][address] = size_bytes

@@ -96,7 +96,6 @@ def test_a_run_comes_back_as_it_was_written(run, path):
 def test_unknown_fields_of_a_newer_minor_version_are_ignored(run, changed):
     def change(values, record):
         record["colour"] = values["colour"] = values["environment"]["colour"] = {"deep": [1]}
-        record["ledger"]["colour"] = 7
 
     assert read_run_file(changed(change)) == run
 
@@ -187,6 +186,20 @@ def test_a_missing_field_is_named(changed, name):
 def test_a_ledger_that_lacks_a_part_is_refused(changed, name):
     """The part would count as zero, and the ledger no longer add up to the peak."""
     assert name in refusal(changed(lambda values, record: record["ledger"].pop(name)))
+
+
+def test_an_unknown_part_of_a_ledger_is_refused(changed):
+    """Its bytes would be left out of the sum."""
+    assert "'colour'" in refusal(changed(lambda values, record: record["ledger"].update(colour=7)))
+
+
+def test_the_ledgers_of_modules_and_moments_may_leave_out_what_is_zero(run, path):
+    """They are many, and mostly zeros; each reads back whole."""
+    few = ModuleRow(module="head", ledger=Ledger(gradients=5))
+    small = dataclasses.replace(run.records[0], modules=(few,))
+    write_whole(path, dataclasses.replace(run, records=(small,)).to_json())
+    assert json.loads(path.read_text())["records"][0]["modules"][0]["ledger"] == {"gradients": 5}
+    assert read_run_file(path).records == (small,)
 
 
 @pytest.mark.parametrize(
