@@ -44,6 +44,9 @@ class MetaAutocast(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if func is Tensor.backward:  # the call would otherwise run without this mode, and with it all recomputation
+            with self:
+                return torch.autograd.backward(args[0], grad_tensors=kwargs.pop("gradient", None), **kwargs)
         if self._active or not (self.in_forward or _is_recomputing()):
             return func(*args, **kwargs)
         if name in LOWER:

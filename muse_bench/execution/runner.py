@@ -117,7 +117,6 @@ class Runner:
         record = _blank(case, "predicted", self._gpu.title)
         worker = self._worker()
         try:
-            worker.hello()  # one that has just taken a dead one's place says it first
             result = worker.ask(_request("predict", case), self._timeout_seconds, say)
         except WorkerDied as error:
             self._close_spares()

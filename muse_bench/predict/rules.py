@@ -79,15 +79,15 @@ def dropout(x: Tensor, p: float, train: bool) -> Tensor:
 
 
 def log_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    """On CUDA a half-precision input asked for in float32 is converted inside the kernel, with no float32 copy of it."""
-    if dtype == torch.float32 and x.dtype in FLASH_DTYPES:
+    """On CUDA a float16 input asked for in float32 is converted inside the kernel, with no float32 copy of it."""
+    if dtype == torch.float32 and x.dtype == torch.float16:
         return aten._log_softmax(x, dim, True)  # type: ignore[no-any-return]
     return aten._log_softmax(x if dtype is None else x.to(dtype), dim, False)  # type: ignore[no-any-return]
 
 
 def softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
     """As log_softmax."""
-    if dtype == torch.float32 and x.dtype in FLASH_DTYPES:
+    if dtype == torch.float32 and x.dtype == torch.float16:
         return aten._softmax(x, dim, True)  # type: ignore[no-any-return]
     return aten._softmax(x if dtype is None else x.to(dtype), dim, False)  # type: ignore[no-any-return]
 
