@@ -17,7 +17,20 @@ from torch.overrides import TorchFunctionMode
 from muse_bench import scopes
 
 LOWER = {
-    *("linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "addbmm", "mv", "addmv", "einsum"),
+    *(
+        "linear",
+        "matmul",
+        "__matmul__",
+        "__rmatmul__",
+        "mm",
+        "bmm",
+        "addmm",
+        "baddbmm",
+        "addbmm",
+        "mv",
+        "addmv",
+        "einsum",
+    ),
     *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "prelu"),
     *("scaled_dot_product_attention",),
 }
@@ -40,14 +53,12 @@ class MetaAutocast(TorchFunctionMode):
         self._casts: dict[int, tuple[Tensor, Tensor]] = {}
         self._active = 0  # inside a listed operation its parts are not cast again
         self.in_forward = False
+        self._recomputing = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if func is Tensor.backward:  # the call would otherwise run without this mode, and with it all recomputation
-            with self:
-                return torch.autograd.backward(args[0], grad_tensors=kwargs.pop("gradient", None), **kwargs)
-        if self._active or not (self.in_forward or _is_recomputing()):
+        if self._active or not (self.in_forward or self._recomputing):
             return func(*args, **kwargs)
         if name in LOWER:
             return self._inside(func, self._cast(args, self.dtype), self._cast(kwargs, self.dtype))
@@ -64,8 +75,16 @@ class MetaAutocast(TorchFunctionMode):
         self._casts.clear()
 
     def follow_scope(self, name: str) -> None:
-        """A recomputation has an autocast of its own, which ends with it."""
-        if not name and not self.in_forward:
+        """Runs again while a module does in backward: calling backward has taken every function mode away.
+
+        A recomputation has an autocast of its own, which ends with it and forgets its casts.
+        """
+        if name and not self._recomputing and _in_backward():
+            self._recomputing = True
+            self.__enter__()  # type: ignore[no-untyped-call]
+        elif not name and self._recomputing:
+            self._recomputing = False
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             self.clear()
 
     def _cross_entropy(self, x: Tensor, target: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -102,9 +121,8 @@ class MetaAutocast(TorchFunctionMode):
         return self._casts[id(value)][1]
 
 
-def _is_recomputing() -> bool:
-    """In backward, only what checkpointing runs again is inside a module."""
-    return torch._C._current_graph_task_id() != -1 and bool(scopes.current())
+def _in_backward() -> bool:
+    return bool(torch._C._current_graph_task_id() != -1)
 
 
 _installed: list[MetaAutocast] = []

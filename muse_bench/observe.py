@@ -20,7 +20,6 @@ from muse_bench.config import Case
 from muse_bench.timeline import Label, Op, Trace
 from muse_bench.workload import Workload, build_workload
 
-
 ROOT = "(model)"  # what runs in the outermost module itself
 ADD = torch.ops.aten.add.Tensor
 
@@ -51,7 +50,7 @@ class Observer(TorchDispatchMode):
         """
         storage = gradient.untyped_storage()
         dense = gradient.numel() * gradient.element_size() == storage.nbytes()
-        counts = (gradient._use_count(), torch._C._storage_Use_Count(storage._cdata))
+        counts = (_tensor_count(gradient), torch._C._storage_Use_Count(storage._cdata))
         return dense and counts == self._sole_owner_counts
 
     def run_op(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -152,7 +151,7 @@ class Observer(TorchDispatchMode):
     def _after_optimizer(self, work: Workload) -> None:
         scopes.leave()
         assert work.optimizer is not None
-        names = {parameter: name for name, parameter in work.model.named_parameters()}
+        names: dict[Tensor, str] = {parameter: name for name, parameter in work.model.named_parameters()}
         for parameter, state in work.optimizer.state.items():
             for value in state.values():
                 if isinstance(value, Tensor):
@@ -164,7 +163,7 @@ class SoleOwnerProbe(Observer):
 
     def _is_sole_owner(self, gradient: Tensor) -> bool:
         self._sole_owner_counts = (
-            gradient._use_count(),
+            _tensor_count(gradient),
             torch._C._storage_Use_Count(gradient.untyped_storage()._cdata),
         )
         return False
@@ -179,6 +178,11 @@ class SoleOwnerProbe(Observer):
         with probe:
             (hidden.sin() + hidden.cos()).sum().backward()
         return probe._sole_owner_counts
+
+
+def _tensor_count(tensor: Tensor) -> int:
+    count: int = tensor._use_count()  # type: ignore[attr-defined]
+    return count
 
 
 @functools.cache

@@ -140,7 +140,8 @@ def _autocast(work: Workload) -> contextlib.AbstractContextManager[None]:
 
 
 def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:
-    return rows.split(work.case.micro_batch or work.case.batch)
+    parts: tuple[Tensor, ...] = rows.split(work.case.micro_batch or work.case.batch)
+    return parts
 
 
 def _loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """One worker process as the runner sees it: started early, asked once or more, ended whatever it does."""
 
+import contextlib
 import json
 import os
 import queue
@@ -17,7 +18,7 @@ STDERR_TAIL_BYTES = 2_000
 START_SECONDS = 300.0
 
 
-class WorkerDied(Exception):
+class WorkerDied(Exception):  # noqa: N818: it says what happened
     """The process ended or went silent before it answered; the message says how."""
 
 
@@ -28,7 +29,7 @@ class WorkerProcess:
         variables = {**os.environ, **{k: v for k, v in environment.items() if v is not None}}
         for name in (name for name, value in environment.items() if value is None):
             variables.pop(name, None)
-        self._stderr = tempfile.TemporaryFile()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115: open as long as the process is watched
         self._process = subprocess.Popen(
             [sys.executable, "-m", "muse_bench.execution.worker"],
             stdin=subprocess.PIPE,
@@ -83,10 +84,8 @@ class WorkerProcess:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
-                try:
+                with contextlib.suppress(BrokenPipeError):  # a request was still in the pipe of a process that has ended
                     stream.close()
-                except BrokenPipeError:
-                    pass  # a request was still in the pipe of a process that has ended
 
     def _next(self, deadline: float | None, allowed: float | None = START_SECONDS) -> dict[str, Any]:
         try:

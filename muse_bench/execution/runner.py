@@ -170,7 +170,8 @@ class Runner:
         if result["status"] != "ok":
             return _noted(record, f"no ledger: the instrumented run ended with {result['reason']}")
         explained = _explained(record, result["values"])
-        assert explained.ledger is not None and record.peak_allocated_bytes is not None
+        assert explained.ledger is not None
+        assert record.peak_allocated_bytes is not None
         difference = record.peak_allocated_bytes - explained.ledger.total
         ledger = dataclasses.replace(explained.ledger, unattributed=explained.ledger.unattributed + difference)
         return dataclasses.replace(explained, ledger=ledger)

@@ -7,11 +7,11 @@ Each maps ids (batch, seq) to vectors (batch, seq, d_model), and can serve as th
 import math
 
 import torch
-from muse_kernels import linear_cross_entropy, tensor_train_cross_entropy, tt_embedding, tt_linear, tt_shape
 from torch import Tensor, nn
 from torch.nn import functional
 
 from muse_bench.config import ModelConfig
+from muse_kernels import linear_cross_entropy, tensor_train_cross_entropy, tt_embedding, tt_linear, tt_shape
 
 INITIAL_STD = 0.02
 
@@ -74,9 +74,7 @@ class TensorTrainEmbedding(nn.Module):
         nn.init.uniform_(self.theta, -math.pi, math.pi)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return tt_embedding(
-            ids, self.core1, self.core2, self.theta, vocab_size=self.vocab_size, d_model=self.d_model
-        )
+        return tt_embedding(ids, self.core1, self.core2, self.theta, vocab_size=self.vocab_size, d_model=self.d_model)
 
     def logits(self, x: Tensor) -> Tensor:
         """x E^T, contracted with the cores."""

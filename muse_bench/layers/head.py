@@ -4,13 +4,13 @@ A head offers `logits(x)`, (..., d_model) to (..., vocab_size), and `loss(x, tar
 cross-entropy that never keeps the logits. A tied head is the embedding itself.
 """
 
-from muse_kernels import linear_cross_entropy
-from muse_kernels.precision import accumulation_dtype
 from torch import Tensor, nn
 from torch.nn import functional
 
 from muse_bench.config import ModelConfig
 from muse_bench.layers.embedding import Embedding
+from muse_kernels import linear_cross_entropy
+from muse_kernels.precision import accumulation_dtype
 
 
 class DenseHead(nn.Module):

@@ -7,11 +7,11 @@ sequence: it reads and updates what earlier calls left there.
 from dataclasses import dataclass
 
 import torch
-from muse_kernels import diagonal_scan
 from torch import Tensor, nn
 from torch.nn import functional
 
 from muse_bench.config import Gate, ModelConfig
+from muse_kernels import diagonal_scan
 
 CONVOLUTION_WIDTH = 3
 

@@ -1,10 +1,10 @@
 """Normalisation layers."""
 
 import torch
-from muse_kernels import rms_norm
 from torch import Tensor, nn
 
 from muse_bench.config import ModelConfig
+from muse_kernels import rms_norm
 
 
 class RMSNorm(nn.Module):

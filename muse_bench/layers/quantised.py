@@ -1,9 +1,8 @@
 """INT8 weight-only linear layers for inference: real int8 storage, one scale an output channel."""
 
-from typing import cast
+from torch import Tensor, nn
 
 from muse_kernels import int8_linear, quantise_int8
-from torch import Tensor, nn
 
 
 class Int8Linear(nn.Module):
@@ -27,7 +26,7 @@ def quantise_linears(model: nn.Module) -> nn.Module:
     """Replaces every nn.Linear of the model by its INT8 form, in place, and returns the model."""
     for name, child in model.named_children():
         if type(child) is nn.Linear:
-            setattr(model, name, Int8Linear(cast(nn.Linear, child)))
+            setattr(model, name, Int8Linear(child))
         else:
             quantise_linears(child)
     return model

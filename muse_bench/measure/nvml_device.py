@@ -112,7 +112,7 @@ def open_device(index: int, uuid: str | None, environment: Mapping[str, str]) ->
     nvml = start_nvml()
     try:
         return _find(nvml, index, uuid, environment)
-    except (*_failures(nvml), UnavailableError) as error:
+    except (UnavailableError, *_failures(nvml)) as error:
         stop_nvml(nvml)
         raise UnavailableError(f"NVML could not open device {uuid or index}: {error}") from error
 

@@ -47,7 +47,8 @@ def _import_file(path: Path) -> Any:
         raise UsageError(f"there is no file '{path}'")
     name = f"_external_{path.stem}"  # the stem alone may be the name of a module that is in use
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # a .py suffix always has a loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -2,7 +2,6 @@
 
 import math
 
-from muse_kernels.precision import accumulation_dtype
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -13,6 +12,7 @@ from muse_bench.layers.ffn import EXPANSION, build_ffn
 from muse_bench.layers.head import Head, build_head, plain_loss
 from muse_bench.layers.mixer import Attention, SemiseparableMixer, State, build_mixer
 from muse_bench.layers.norm import build_norm
+from muse_kernels.precision import accumulation_dtype
 
 
 class Block(nn.Module):
@@ -44,9 +44,7 @@ class EncoderBlock(nn.TransformerEncoderLayer):
     """PyTorch's own encoder layer as the reports used it: post-norm, ReLU, no mask."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__(
-            config.d_model, config.n_heads, EXPANSION * config.d_model, config.dropout, batch_first=True
-        )
+        super().__init__(config.d_model, config.n_heads, EXPANSION * config.d_model, config.dropout, batch_first=True)
 
     def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:  # type: ignore[override]
         return super().forward(x), None
@@ -130,8 +128,7 @@ class LanguageModel(nn.Module):
             result: tuple[Tensor, Tensor | None] = block(x, state)
             return result
         stochastic = self.config.dropout > 0 or self.config.gate == "gumbel"
-        result = checkpoint(block, x, use_reentrant=False, preserve_rng_state=stochastic)
-        return result
+        return checkpoint(block, x, use_reentrant=False, preserve_rng_state=stochastic)  # type: ignore[no-any-return]
 
     def _initialise(self) -> None:
         """Normal weights of a small spread, zero biases; what writes to the residual stream is scaled by depth."""
@@ -146,5 +143,5 @@ class LanguageModel(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             if isinstance(block.mixer, Attention) and isinstance(block.ffn, nn.Sequential):
-                for last in (block.mixer.out, block.ffn[-1]):
-                    nn.init.normal_(last.weight, std=residual_std)
+                for last in (block.mixer.out.weight, block.ffn[-1].get_parameter("weight")):
+                    nn.init.normal_(last, std=residual_std)

@@ -36,10 +36,8 @@ class Preset:
 
     def configure(self, sizes: Sizes) -> ModelConfig:
         """The configuration at these sizes."""
-        parts = {
-            name: part.of(sizes.d_model) if isinstance(part, Share) else part for name, part in self.parts.items()
-        }
-        scaled = {
+        parts = {name: part.of(sizes.d_model) if isinstance(part, Share) else part for name, part in self.parts.items()}
+        scaled: dict[str, Any] = {
             "vocab_size": sizes.vocab_size,
             "d_model": sizes.d_model,
             "n_layers": sizes.n_layers,

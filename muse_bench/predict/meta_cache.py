@@ -48,7 +48,9 @@ class MetaCache:
     def _remember(self, key: Hashable, kind: _Kind, out: Any, arguments: tuple[Any, ...]) -> None:
         outs = out if isinstance(out, tuple) else (out,)
         # Some operations return a view though their schema does not say so, such as _unsafe_view.
-        taken = {one.untyped_storage()._cdata for one in arguments if isinstance(one, Tensor)} if kind.functional else ()
+        taken = (
+            {one.untyped_storage()._cdata for one in arguments if isinstance(one, Tensor)} if kind.functional else ()
+        )
         if all(
             isinstance(one, Tensor)
             and one.device.type == "meta"

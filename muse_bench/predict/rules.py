@@ -55,9 +55,7 @@ def attention(
             query, key, value, attn_mask, needs_grad, dropout_p, is_causal, False, scale=scale
         )
         return out[0]  # type: ignore[no-any-return]
-    flash = (
-        half and attn_mask is None and query.shape[-1] <= FLASH_LARGEST_HEAD and capability >= FLASH_CAPABILITY
-    )
+    flash = half and attn_mask is None and query.shape[-1] <= FLASH_LARGEST_HEAD and capability >= FLASH_CAPABILITY
     if grouped and not flash:  # the memory-efficient kernel knows no groups
         return aten._scaled_dot_product_attention_math(  # type: ignore[no-any-return]
             query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=True
@@ -108,8 +106,8 @@ def cuda_paths(capability: tuple[int, int]) -> Iterator[None]:
     foreach, fused = (getattr(optimizers, name)() for name in OPTIMIZER_DEVICE_LISTS)
     with (
         # Optimizers choose foreach and fused kernels by device: meta stands for CUDA here.
-        mock.patch.object(optimizers, OPTIMIZER_DEVICE_LISTS[0], lambda: [*foreach, "meta"]),
-        mock.patch.object(optimizers, OPTIMIZER_DEVICE_LISTS[1], lambda: [*fused, "meta"]),
+        mock.patch.object(optimizers, OPTIMIZER_DEVICE_LISTS[0], return_value=[*foreach, "meta"]),
+        mock.patch.object(optimizers, OPTIMIZER_DEVICE_LISTS[1], return_value=[*fused, "meta"]),
     ):
         try:
             yield

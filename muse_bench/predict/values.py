@@ -32,7 +32,8 @@ def follow(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
         if any(tensor is out for tensor in _tensors(args)):  # written by something unknown
             _forget(out)
         return
-    if out is not (args[0] if args else None) or _content(out) is not None:
+    in_place = bool(args) and args[0] is out
+    if not in_place or _content(out) is not None:
         setattr(out, ATTRIBUTE, func(*known[0], **known[1]))
 
 

@@ -67,9 +67,12 @@ def test_what_checkpointing_recomputes_is_autocast_as_its_forward_was(reentrant:
         with forward_autocast(META, torch.bfloat16):
             loss = checkpoint(module, x, use_reentrant=reentrant, preserve_rng_state=False).float().sum()
         loss.backward()
-    assert module.dtypes == [torch.bfloat16, torch.bfloat16]
+    assert set(module.dtypes) == {torch.bfloat16}  # the other kind also checks the dtypes that it recomputes
+    assert len(module.dtypes) == 1 + reentrant
 
 
 def test_without_a_dtype_nothing_is_cast() -> None:
     with meta_autocast(None), forward_autocast(META, None):
-        assert functional.linear(torch.empty(2, 4, device="meta"), torch.empty(3, 4, device="meta")).dtype == torch.float32
+        assert (
+            functional.linear(torch.empty(2, 4, device="meta"), torch.empty(3, 4, device="meta")).dtype == torch.float32
+        )

@@ -9,8 +9,8 @@ from muse_bench.predict.gpus import (
     cublas_workspace_bytes,
     cublaslt_workspace_bytes,
     find_gpu,
-    libraries_bytes,
     gpu_names,
+    libraries_bytes,
     workspaces_are_kept,
 )
 from muse_bench.units import GIB, KIB, MIB

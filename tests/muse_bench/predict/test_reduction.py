@@ -36,6 +36,6 @@ def test_a_whole_sum_has_one_partial_a_block() -> None:
     assert (partial, semaphores) == (4 * 132 * 4, 4)  # four blocks of 512 threads fit an SM
 
 
-@pytest.mark.parametrize("outputs, inputs", [(0, 5), (5, 0), (5, 1), (1, 1)])
+@pytest.mark.parametrize(("outputs", "inputs"), [(0, 5), (5, 0), (5, 1), (1, 1)])
 def test_nothing_to_share_takes_nothing(outputs: int, inputs: int) -> None:
     assert reduction_scratch(outputs, inputs, reduces_fastest=True, accumulator_bytes=4, **H200) == ()

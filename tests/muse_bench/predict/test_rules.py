@@ -133,7 +133,7 @@ def test_an_expanded_gradient_is_copied_for_cublas() -> None:
     assert rules.TEMPORARIES["mm"]((meta(64, 128), weight.t().contiguous().t()), {}, H200) == []
 
 
-@pytest.mark.parametrize("bias, rows, lt", [((8,), 16, True), ((16, 8), 16, False), ((8,), 1, False)])
+@pytest.mark.parametrize(("bias", "rows", "lt"), [((8,), 16, True), ((16, 8), 16, False), ((8,), 1, False)])
 def test_only_a_product_with_a_bias_vector_runs_on_cublaslt(bias, rows, lt) -> None:  # type: ignore[no-untyped-def]
     assert rules.runs_on_cublaslt("addmm", (meta(*bias), meta(rows, 4), meta(4, 8))) is lt
 

@@ -10,7 +10,7 @@ from muse_bench.predict.gpus import find_gpu
 from muse_bench.predict.trace import MetaObserver
 
 
-@pytest.fixture()
+@pytest.fixture
 def observer() -> MetaObserver:
     return MetaObserver(find_gpu("h200"), {}, (2, 11))
 
