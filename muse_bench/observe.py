@@ -28,7 +28,7 @@ class Observer(TorchDispatchMode):
     """Keeps the operations of a run with their module and phase. Subclasses implement `label` and the op hooks."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.phase = "build"
         self._sole_owner_counts = SoleOwnerProbe.counts() if type(self) is not SoleOwnerProbe else (0, 0)

@@ -18,7 +18,7 @@ STDERR_TAIL_BYTES = 2_000
 START_SECONDS = 300.0
 
 
-class WorkerDied(Exception):  # noqa: N818: it says what happened
+class WorkerDied(Exception):  # noqa: N818
     """The process ended or went silent before it answered; the message says how."""
 
 
@@ -29,7 +29,7 @@ class WorkerProcess:
         variables = {**os.environ, **{k: v for k, v in environment.items() if v is not None}}
         for name in (name for name, value in environment.items() if value is None):
             variables.pop(name, None)
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115: open as long as the process is watched
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "muse_bench.execution.worker"],
             stdin=subprocess.PIPE,
@@ -84,7 +84,7 @@ class WorkerProcess:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
-                with contextlib.suppress(BrokenPipeError):  # a request was still in the pipe of a process that has ended
+                with contextlib.suppress(BrokenPipeError):  # a request was still in the pipe when the process ended
                     stream.close()
 
     def _next(self, deadline: float | None, allowed: float | None = START_SECONDS) -> dict[str, Any]:

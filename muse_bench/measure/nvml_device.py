@@ -110,9 +110,10 @@ def open_device(index: int, uuid: str | None, environment: Mapping[str, str]) ->
     Raises: UnavailableError when NVML cannot start, or has no such device.
     """
     nvml = start_nvml()
+    failures: tuple[type[Exception], ...] = (UnavailableError, *_failures(nvml))
     try:
         return _find(nvml, index, uuid, environment)
-    except (UnavailableError, *_failures(nvml)) as error:
+    except failures as error:
         stop_nvml(nvml)
         raise UnavailableError(f"NVML could not open device {uuid or index}: {error}") from error
 
