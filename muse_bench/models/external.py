@@ -35,7 +35,7 @@ def build_external(reference: str) -> nn.Module:
     factory = load_factory(reference)
     try:
         model = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"the factory '{reference}' raised {_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"the factory '{reference}' returned {type(model).__name__}, not an nn.Module")
@@ -51,9 +51,10 @@ def _import_file(path: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    sys.path.append(str(path.resolve().parent))  # what lies beside the file can be imported from it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise UsageError(f"importing '{path}' raised {_one_line(error)}") from error
     return module

@@ -1,6 +1,6 @@
 """Optimizers by name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -8,9 +8,11 @@ from torch import nn
 from muse_bench.config import Optimizer
 from muse_bench.optim.adamw_8bit import AdamW8bit
 
+DEFAULT_EPSILON = 1e-8
+
 
 def build_optimizer(name: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer | None:
-    """The optimizer of this name with PyTorch's defaults; None for 'none'."""
+    """The optimizer of this name with PyTorch's defaults (in float16 with a larger epsilon); None for 'none'."""
     if name == "none":
         return None
     if name == "sgd":
@@ -19,4 +21,11 @@ def build_optimizer(name: Optimizer, parameters: Iterable[nn.Parameter]) -> torc
         return torch.optim.Adafactor(parameters)
     if name == "adamw-8bit":
         return AdamW8bit(parameters)
-    return torch.optim.AdamW(parameters, fused=True if name == "adamw-fused" else None)
+    parameters = list(parameters)
+    return torch.optim.AdamW(parameters, eps=_epsilon(parameters), fused=True if name == "adamw-fused" else None)
+
+
+def _epsilon(parameters: Sequence[nn.Parameter]) -> float:
+    """PyTorch's default, but no less than float16 can hold: there it would be zero, and the first update not finite."""
+    smallest = max((torch.finfo(parameter.dtype).smallest_normal for parameter in parameters), default=0.0)
+    return max(DEFAULT_EPSILON, smallest)

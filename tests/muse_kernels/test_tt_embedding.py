@@ -87,7 +87,6 @@ def test_an_id_out_of_range_is_named(implementation: str, bad: int) -> None:
         (3, lambda theta: theta[None], r"theta: expected shape \(rank\), got \(1, 2\)"),
         (3, lambda theta: theta.double(), "theta: expected dtype float32, got float64"),
     ],
-    ids=str,
 )
 def test_a_bad_argument_is_named(position: int, change: Callable[[Tensor], Tensor], message: str) -> None:
     arguments = [torch.tensor([1, 2]), *make_cores(11, 10, 2)]

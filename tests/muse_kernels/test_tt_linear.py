@@ -67,7 +67,6 @@ def test_transposed_tokens(assert_accurate: Callable[..., None]) -> None:
         (lambda x: x.double(), "x: expected dtype float32, got float64"),
         (lambda x: x.to("meta"), "x: is on meta, but core1 is on cpu"),
     ],
-    ids=str,
 )
 def test_a_bad_argument_is_named(change: Callable[[Tensor], Tensor], message: str) -> None:
     x, *cores = make_inputs(11, 10, 2, (5,))
