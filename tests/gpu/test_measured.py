@@ -1,0 +1,62 @@
+"""On a real GPU: the numbers agree with each other and with what other tools measured."""
+
+import dataclasses
+
+import pytest
+
+from muse_bench.config import Case, Sizes
+from muse_bench.execution.runner import Runner
+from muse_bench.models.presets import find_preset
+from muse_bench.record import Record
+
+pytestmark = pytest.mark.gpu
+MIB = 1 << 20
+SIZES = Sizes(vocab_size=10_000, d_model=512, n_layers=6, n_heads=8, seq_len=512)
+
+
+def measured(name: str, mode: str, **changes: object) -> Record:
+    preset = find_preset(name)
+    case = Case(
+        model=name,
+        config=preset.configure(SIZES),
+        mode=mode,  # type: ignore[arg-type]
+        dtype=preset.dtype,
+        batch=2,
+        seq=512,
+        vocab_size=10_000,
+        optimizer=preset.optimizer,
+        micro_batch=preset.micro_batch,
+    )
+    case = dataclasses.replace(case, **changes)  # type: ignore[arg-type]
+    with Runner("cuda", workspace=case.workspace) as runner:
+        (record,) = runner.run([case])
+    return record
+
+
+@pytest.mark.parametrize("name", ["encoder", "baseline", "tuned", "ultra"])
+def test_the_ledger_closes(name: str) -> None:
+    """Every byte of the peak has a name, but for one in a hundred at most."""
+    record = measured(name, "train")
+    assert record.ledger is not None
+    assert record.peak_allocated_bytes is not None
+    assert record.ledger.total == record.peak_allocated_bytes
+    assert abs(record.ledger.unattributed) <= 0.01 * record.peak_allocated_bytes
+
+
+def test_the_reports_baseline_comes_out() -> None:
+    """440.01 MiB without workspaces, on any GPU: the activations do not depend on it."""
+    record = measured("encoder", "forward-backward", workspace="off")
+    assert record.peak_allocated_bytes == pytest.approx(440.01 * MIB, rel=0.005)
+
+
+def test_ultra_saves_what_the_reports_own_code_saves() -> None:
+    encoder = measured("encoder", "forward-backward", workspace="off").peak_allocated_bytes
+    ultra = measured("ultra", "forward-backward", workspace="off").peak_allocated_bytes
+    assert encoder is not None
+    assert ultra is not None
+    assert 1 - ultra / encoder >= 0.846
+
+
+def test_a_case_that_does_not_fit_is_a_row() -> None:
+    record = measured("baseline", "train", batch=1 << 16)
+    assert record.status == "oom"
