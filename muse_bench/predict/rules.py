@@ -50,7 +50,8 @@ def attention(
     grouped = enable_gqa and query.shape[-3] != key.shape[-3]
     half = query.dtype in FLASH_DTYPES
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-    if half and capability in CUDNN_CAPABILITIES and query.shape[-1] <= CUDNN_LARGEST_HEAD:
+    learned_mask = attn_mask is not None and attn_mask.requires_grad
+    if half and not learned_mask and capability in CUDNN_CAPABILITIES and query.shape[-1] <= CUDNN_LARGEST_HEAD:
         out = aten._scaled_dot_product_cudnn_attention(
             query, key, value, attn_mask, needs_grad, dropout_p, is_causal, False, scale=scale
         )

@@ -1,5 +1,6 @@
 """Runs a workload on `meta` tensors, with no GPU, and writes down the allocations that CUDA would make."""
 
+import contextlib
 import itertools
 import weakref
 from collections.abc import Mapping
@@ -121,8 +122,11 @@ def trace_case(case: Case, gpu: Gpu, on_phase: Any = None) -> tuple[Trace, Workl
     major, minor = torch.__version__.split(".")[:2]
     observer = MetaObserver(gpu, WORKSPACE_ENVIRONMENT[case.workspace], (int(major), int(minor)))
     with rules.cuda_paths(gpu.compute_capability), meta_autocast(case.autocast and DTYPES[case.autocast]):
+        # The models of this project index by slices; a function mode would only cost them time.
+        indices = values.KeepIndices() if case.config is None else contextlib.nullcontext()
         try:
-            work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase)
+            with indices:
+                work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase)
         except UsageError:
             raise
         except Exception as error:

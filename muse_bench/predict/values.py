@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from muse_bench.errors import UntraceableModel
 
@@ -20,21 +21,41 @@ RANDOM = {"bernoulli", "bernoulli_", "rand", "rand_like", "randn", "randn_like",
 aten = torch.ops.aten
 
 
+class KeepIndices(TorchFunctionMode):
+    """Makes the lists in x[:, [-1, 0]] tensors whose content is known.
+
+    PyTorch itself makes them tensors of x's device, below anything that can watch.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__getitem__ and args[0].device.type == "meta":
+            index = args[1]
+            parts = index if isinstance(index, tuple) else (index,)
+            kept = tuple(_to_meta(torch.tensor(part)) if isinstance(part, list) else part for part in parts)
+            args = (args[0], kept if isinstance(index, tuple) else kept[0])
+        return func(*args, **(kwargs or {}))
+
+
 def follow(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
-    """Gives the result of an operation its content, when all that went in has one and it is small."""
-    if not isinstance(out, Tensor) or out.device.type != "meta" or not _is_small(out):
+    """Gives the results of an operation their content, when all that went in has one and they are small."""
+    outs = out if isinstance(out, list | tuple) else (out,)
+    if not all(isinstance(one, Tensor) and one.device.type == "meta" and _is_small(one) for one in outs):
         return
     if func.overloadpacket.__name__ in RANDOM:
         return
     try:
         known = _on_cpu(args), _on_cpu(kwargs)
     except LookupError:
-        if any(tensor is out for tensor in _tensors(args)):  # written by something unknown
-            _forget(out)
+        for one in outs:
+            if any(tensor is one for tensor in _tensors(args)):  # written by something unknown
+                _forget(one)
         return
     in_place = bool(args) and args[0] is out
-    if not in_place or _content(out) is not None:
-        setattr(out, ATTRIBUTE, func(*known[0], **known[1]))
+    if in_place and _content(args[0]) is None:
+        return
+    result = func(*known[0], **known[1])
+    for one, content in zip(outs, result if isinstance(out, list | tuple) else (result,), strict=True):
+        setattr(one, ATTRIBUTE, content)
 
 
 def answer(func: Any, args: Any, kwargs: dict[str, Any], name: str) -> Any:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from muse_bench.config import Case
 from muse_bench.errors import UntraceableModel
+from muse_bench.predict import values
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.predict.trace import MetaObserver
 
@@ -31,6 +32,14 @@ def test_a_view_follows_what_is_written_to_its_base(observer: MetaObserver) -> N
         part = counts[1:3]
         counts.add_(5)
         assert int(part.sum()) == 10
+
+
+def test_parts_of_a_batch_and_lists_of_indices_keep_their_content(observer: MetaObserver) -> None:
+    """Models look for padding in the first and last column of the ids, after the batch was split."""
+    with observer, values.KeepIndices(), torch.device("meta"):
+        (first, _) = torch.arange(12).view(4, 3).split(2)
+        assert 5 in first[:, [-1, 0]]
+        assert 4 not in first[:, [-1, 0]]
 
 
 def test_activations_have_no_content(observer: MetaObserver) -> None:
