@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?= --vocab 50000 --d-model 1024
 
-REPORTS := $(wildcard reports/h200/*.json)
-PREDICTED := $(wildcard reports/h200/predicted/*.json)
+CALIBRATION := $(wildcard reports/h200/calibration*.json reports/h200/predicted/calibration*.json)
+REPORTS := $(filter-out $(CALIBRATION),$(wildcard reports/h200/*.json))
+PREDICTED := $(filter-out $(CALIBRATION),$(wildcard reports/h200/predicted/*.json))
 
 .PHONY: help setup compare test lint format bench reports clean
 
@@ -49,6 +50,7 @@ bench: setup
 reports: setup
 	$(foreach file,$(REPORTS),$(BIN)/muse-bench report $(file) --format csv --output $(file:.json=.md) > $(file:.json=.csv) &&) true
 	$(BIN)/muse-bench accuracy $(REPORTS) $(PREDICTED) --output reports/h200/prediction.md
+	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(BIN)/muse-bench report reports/h200/large-train.json --into README.md
 
 clean:

@@ -21,6 +21,8 @@ SCHEMA_VERSION = 1
 LARGEST_FILE_BYTES = 256 << 20
 LARGEST_NUMBER = (1 << 63) - 1
 
+PEERS = ("mem-tracker", "accelerate")  # the other predictors that a record can hold answers of
+
 Provenance = Literal["measured", "predicted"]
 Status = Literal["ok", "oom", "crashed", "skipped"]
 Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -71,8 +73,27 @@ class TimelinePoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """A run under a hard cap of the allocator: whether all its steps ran, and how often it had to return its cache.
+
+    `context_bytes` is what the cap leaves of the limit for the CUDA context and libraries.
+    """
+
+    cap_bytes: int
+    ran: bool
+    steps: int
+    context_bytes: int | None = None
+    alloc_retries: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One case and what it gave. SPEC's field names; what could not be had is None, with its reason in `notes`."""
+    """One case and what it gave. SPEC's field names; what could not be had is None, with its reason in `notes`.
+
+    `device_lower_bytes` and `device_upper_bytes` bound the device's use around a prediction; a measurement has none.
+    `smallest_budget_bytes` is the least the device may have for the steps to run still, context included.
+    `peers` holds the steady peak that each other predictor expects, in bytes, on a prediction that asked them.
+    """
 
     model: str
     config: dict[str, Any]
@@ -85,6 +106,7 @@ class Record:
     gpu: str | None = None
     reason: str | None = None
     optimizer: str | None = None
+    autocast: str | None = None
     workspace_setting: str = "default"
     logits: str = "all"
     new_tokens: int | None = None
@@ -96,8 +118,11 @@ class Record:
     peak_reserved_bytes: int | None = None
     device_peak_bytes: int | None = None
     device_peak_provenance: str | None = None
+    device_lower_bytes: int | None = None
+    device_upper_bytes: int | None = None
     ledger: Ledger | None = None
     context_bytes: int | None = None
+    context_source: str | None = None
     step_time_seconds: float | None = None
     tokens_per_second: float | None = None
     reduction: float | None = None
@@ -105,8 +130,11 @@ class Record:
     budget_bytes: int | None = None
     limit_bytes: int | None = None
     verdict: Verdict | None = None
+    proof: Proof | None = None
+    smallest_budget_bytes: int | None = None
     modules: tuple[ModuleRow, ...] = ()
     timeline: tuple[TimelinePoint, ...] = ()
+    peers: dict[str, int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     duration_seconds: float | None = None
 
@@ -123,11 +151,12 @@ class Record:
             if name not in known:
                 raise UsageError(f"a record lacks the field '{name}'")
         rows = {name: _list(name, known.pop(name, [])) for name in ("modules", "timeline", "notes")}
-        ledger = known.pop("ledger", None)
+        ledger, proof = known.pop("ledger", None), known.pop("proof", None)
         _check_values(cls, known)
         return cls(
             **known,
             ledger=None if ledger is None else _ledger(ledger, whole=True),
+            proof=None if proof is None else _proof(proof),
             modules=tuple(
                 ModuleRow(module=str(row["module"]), ledger=_ledger(row["ledger"])) for row in rows["modules"]
             ),
@@ -272,9 +301,20 @@ def _ledger(values: dict[str, Any], *, whole: bool = False) -> Ledger:
     return Ledger(**parts)
 
 
+def _proof(values: dict[str, Any]) -> Proof:
+    if not isinstance(values, dict):
+        raise UsageError("a proof is not a JSON object")
+    known = {f.name: values[f.name] for f in dataclasses.fields(Proof) if f.name in values}
+    for name in ("cap_bytes", "ran", "steps"):
+        if name not in known:
+            raise UsageError(f"a proof lacks the field '{name}'")
+    _check_values(Proof, known)
+    return Proof(**known)
+
+
 def _list(name: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise UsageError(f"'{name}' is not a list")
+        raise UsageError(f"not a record file: '{name}' is not a list")
     return value
 
 
@@ -282,7 +322,7 @@ def _check_values(kind: type, values: dict[str, Any]) -> None:
     hints = typing.get_type_hints(kind)
     for name, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and name.endswith("_bytes") and not (isinstance(value, int) and number and value >= 0):
+        if value is not None and name.endswith("_bytes") and not _is_size(value):
             raise UsageError(f"'{name}' is {value!r:.60}: it must be a whole number of bytes")
         if number and value < 0 and name != "reduction":
             raise UsageError(f"'{name}' is {value!r:.60}: it must be a number of at least zero")
@@ -290,6 +330,12 @@ def _check_values(kind: type, values: dict[str, Any]) -> None:
             raise UsageError(f"'{name}' is {value!r:.60}: that is not what it holds")
         if name == "config" and any(isinstance(part, dict | list) for part in value.values()):
             raise UsageError("'config' holds a list or an object: its values are plain")
+        if name == "peers" and not all(part is None or _is_size(part) for part in value.values()):
+            raise UsageError("'peers' holds what is neither a whole number of bytes nor null")
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -1,32 +1,38 @@
 """Predictions beside measurements of the same cases: the error of each, and what the errors amount to."""
 
+import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from muse_bench.config import ModelConfig
 from muse_bench.record import Record
 
-FIGURES = ("peak_allocated_bytes", "cold_peak_allocated_bytes", "peak_reserved_bytes", "device_peak_bytes")
+PEAK = "peak_allocated_bytes"
+FIGURES = (PEAK, "cold_peak_allocated_bytes", "peak_reserved_bytes", "device_peak_bytes")
+
+_CONFIG_DEFAULTS = {
+    field.name: field.default for field in dataclasses.fields(ModelConfig) if field.default is not dataclasses.MISSING
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One case, measured and predicted."""
+    """One case, measured and predicted; the prediction may have failed."""
 
     measured: Record
     predicted: Record
 
     def error(self, figure: str) -> float | None:
         """The prediction's relative error: positive when it says more than was measured; None without both."""
-        measured, predicted = getattr(self.measured, figure), getattr(self.predicted, figure)
-        return None if not measured or predicted is None else predicted / measured - 1
+        return relative_error(getattr(self.predicted, figure), getattr(self.measured, figure))
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Errors of one figure over many cases; all but the counts are fractions, by absolute size."""
 
-    figure: str
     cases: int
     median: float
     percentile_95: float
@@ -36,45 +42,60 @@ class Summary:
 
 
 def pair_up(records: Iterable[Record]) -> tuple[Pair, ...]:
-    """Every measured case of which there is a prediction for the same GPU, in the order measured."""
-    records = [record for record in records if record.status == "ok"]
-    predicted = {_key(record): record for record in records if record.provenance == "predicted"}
+    """Every measured case of which there is a prediction for the same GPU, the last one, in the order measured."""
+    records = tuple(records)
+    predicted = {_pairing(record): record for record in records if record.provenance == "predicted"}
     return tuple(
-        Pair(record, predicted[_key(record)])
+        Pair(record, predicted[_pairing(record)])
         for record in records
-        if record.provenance == "measured" and _key(record) in predicted
+        if record.provenance == "measured" and record.status == "ok" and _pairing(record) in predicted
     )
 
 
-def summarise(pairs: Sequence[Pair], figure: str) -> Summary | None:
-    """The errors of one figure; None when no pair has it. A prediction below the measurement is an under-estimate."""
-    errors = [error for pair in pairs if (error := pair.error(figure)) is not None]
-    if not errors:
+def relative_error(said: int | None, measured: int | None) -> float | None:
+    """How far off a figure is, as a fraction of what was measured."""
+    return None if not measured or said is None else said / measured - 1
+
+
+def summarise(errors: Iterable[float | None]) -> Summary | None:
+    """What the errors amount to, those that are known; None without any. Below zero is an under-estimate."""
+    known = [error for error in errors if error is not None]
+    if not known:
         return None
-    sizes = sorted(map(abs, errors))
+    sizes = sorted(map(abs, known))
     return Summary(
-        figure=figure,
-        cases=len(errors),
+        cases=len(known),
         median=statistics.median(sizes),
         percentile_95=sizes[max(0, -(-95 * len(sizes) // 100) - 1)],
         worst=sizes[-1],
-        under_estimates=sum(error < 0 for error in errors),
-        worst_under_estimate=max(0.0, -min(errors)),
+        under_estimates=sum(error < 0 for error in known),
+        worst_under_estimate=max(0.0, -min(known)),
     )
 
 
-def _key(record: Record) -> tuple[object, ...]:
+def case_key(record: Record) -> tuple[object, ...]:
+    """What makes two records be of one case, whatever the GPU."""
     return (
         record.model,
-        tuple(sorted(record.config.items())),
+        _parts(record.config),
         record.mode,
         record.dtype,
         record.batch,
         record.seq,
         record.optimizer,
+        record.autocast,
         record.workspace_setting,
         record.logits,
         record.new_tokens,
         record.micro_batch,
-        record.gpu,
     )
+
+
+def _pairing(record: Record) -> tuple[object, ...]:
+    return (*case_key(record), record.gpu)
+
+
+def _parts(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """The config's parts by name; one saved before a part was there has that part's default."""
+    whole = {**_CONFIG_DEFAULTS, **config} if "d_model" in config else config
+    return tuple(sorted(whole.items()))

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from muse_bench.record import LEDGER_FIELDS, Record
+from muse_bench.record import LEDGER_FIELDS, Proof, Record
 
-NESTED = ("config", "ledger", "modules", "timeline")
+NESTED = ("config", "ledger", "modules", "timeline", "peers")
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -29,6 +29,10 @@ def _flatten(record: Record) -> dict[str, Any]:
             flat |= {f"config_{name}": part for name, part in value.items()}
         elif field.name == "ledger":
             flat |= {f"ledger_{name}": getattr(value, name, None) for name in LEDGER_FIELDS}
+        elif field.name == "proof":
+            flat |= {f"proof_{part.name}": getattr(value, part.name, None) for part in dataclasses.fields(Proof)}
+        elif field.name == "peers":
+            flat |= {f"peer_{name.replace('-', '_')}_bytes": answer for name, answer in value.items()}
         elif field.name == "notes":
             flat["notes"] = "; ".join(value) or None
         elif field.name not in NESTED:

@@ -1,27 +1,34 @@
 """The verdict: does the whole device's peak stay within the budget less its headroom?
 
-A measured peak is compared as it is. A predicted one has an error, so a limit within that error decides nothing.
+A run under a cap of just that size proves it, whatever else is known. A measured peak is compared as it is. A
+prediction decides only where the limit lies outside the interval of what the device may really use.
 """
 
 import dataclasses
 
+from muse_bench.analysis.interval import Interval, device_interval
 from muse_bench.errors import ExitCode
-from muse_bench.record import Record, Verdict
+from muse_bench.record import Proof, Record, Verdict
 from muse_bench.units import format_bytes
 
-# The bound that README claims for a predicted device peak, as a fraction of it; `tests` hold predictions to it.
-PREDICTION_ERROR = 0.05
 NOTE = "verdict:"
 OTHER_PROCESSES = "other processes"
 
 
 def judge(record: Record) -> Record:
-    """The record with its verdict and a note with the reason; as it is when it has no budget."""
+    """The record with its verdict, the reason as a note, and a prediction's bounds; as it is without a budget."""
     if record.limit_bytes is None:
         return record
-    verdict, reason = _decide(record, record.limit_bytes)
+    interval = device_interval(record)
+    verdict, reason = _decide(record, interval, record.limit_bytes)
     notes = tuple(note for note in record.notes if not note.startswith(NOTE))
-    return dataclasses.replace(record, verdict=verdict, notes=(*notes, f"{NOTE} {verdict}: {reason}"))
+    return dataclasses.replace(
+        record,
+        device_lower_bytes=None if interval is None else interval.lower_bytes,
+        device_upper_bytes=None if interval is None else interval.upper_bytes,
+        verdict=verdict,
+        notes=(*notes, f"{NOTE} {verdict}: {reason}"),
+    )
 
 
 def reason_of(record: Record) -> str | None:
@@ -46,24 +53,36 @@ def exit_code(records: tuple[Record, ...]) -> ExitCode:
     return ExitCode.OK if all(record.verdict == "PASS" for record in records) else ExitCode.INCONCLUSIVE
 
 
-def _decide(record: Record, limit: int) -> tuple[Verdict, str]:
+def _decide(record: Record, interval: Interval | None, limit: int) -> tuple[Verdict, str]:
+    if record.proof is not None:
+        return _decide_proven(record.proof, limit)
     if record.status == "oom":
         if _crowded(record):
             return "INCONCLUSIVE", "it ran out of memory, but other processes held some of the device's"
         return "FAIL", "it ran out of memory"
     if record.status != "ok":
         return "INCONCLUSIVE", f"the case {record.status}" if record.status == "crashed" else "the case was skipped"
-    if record.provenance == "predicted" and record.device_peak_bytes is not None:
-        return _decide_predicted(record.device_peak_bytes, limit)
+    if interval is not None:
+        return _decide_predicted(interval, limit)
     return _decide_measured(record, record.device_peak_bytes, record.peak_reserved_bytes or 0, limit)
 
 
-def _decide_predicted(peak: int, limit: int) -> tuple[Verdict, str]:
-    if int(peak * (1 + PREDICTION_ERROR)) <= limit:
-        return "PASS", f"{_against(peak, limit)}, more than the prediction's {PREDICTION_ERROR:.0%} error"
-    if int(peak * (1 - PREDICTION_ERROR)) > limit:
-        return "FAIL", f"{_against(peak, limit)}, more than the prediction's {PREDICTION_ERROR:.0%} error"
-    return "INCONCLUSIVE", f"{_against(peak, limit)}, within the prediction's {PREDICTION_ERROR:.0%} error"
+def _decide_proven(proof: Proof, limit: int) -> tuple[Verdict, str]:
+    cap = f"under a hard cap of {format_bytes(proof.cap_bytes)}, the limit of {format_bytes(limit)} less the context"
+    retries = f"; the cache had to be returned {proof.alloc_retries} times" if proof.alloc_retries else ""
+    if proof.ran:
+        return "PASS", f"proven: {proof.steps} steps ran {cap}{retries}"
+    return "FAIL", f"proven: it ran out of memory after {proof.steps} steps {cap}{retries}"
+
+
+def _decide_predicted(interval: Interval, limit: int) -> tuple[Verdict, str]:
+    lower, upper = format_bytes(interval.lower_bytes), format_bytes(interval.upper_bytes)
+    bounds = f"({interval.source})"
+    if interval.upper_bytes <= limit:
+        return "PASS", f"at most {upper} of the limit of {format_bytes(limit)} {bounds}"
+    if interval.lower_bytes > limit:
+        return "FAIL", f"at least {lower} against the limit of {format_bytes(limit)} {bounds}"
+    return "INCONCLUSIVE", f"{lower} to {upper}, on both sides of the limit of {format_bytes(limit)} {bounds}"
 
 
 def _decide_measured(record: Record, peak: int | None, reserved: int, limit: int) -> tuple[Verdict, str]:

@@ -4,13 +4,16 @@
 or `-reentrant` is the same model with gradient checkpointing of that kind.
 """
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Callable
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from muse_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CAUSAL, MASKED = "AutoModelForCausalLM", "AutoModelForMaskedLM"
 

@@ -12,7 +12,9 @@ from typer.exceptions import TyperException
 import muse_bench
 from muse_bench.cli import console
 from muse_bench.cli.accuracy import accuracy
+from muse_bench.cli.calibrate import calibrate
 from muse_bench.cli.compare import compare
+from muse_bench.cli.frontier import frontier
 from muse_bench.cli.groups import flattened
 from muse_bench.cli.measure import measure
 from muse_bench.cli.predict import predict
@@ -24,10 +26,12 @@ from muse_bench.errors import ExitCode, MuseBenchError
 COMMANDS = (
     compare,
     verify_8gb,
+    frontier,
     measure,
     predict,
     report,
     accuracy,
+    calibrate,
 )
 
 app = typer.Typer(name="muse-bench", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

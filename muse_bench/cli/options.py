@@ -128,6 +128,28 @@ class BudgetOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProofOptions:
+    """What is run, or simulated, beyond the case itself."""
+
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove",
+            help="Run again with the allocator capped at the limit less the context: that decides. Needs a CUDA GPU.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False
+    bisect: Annotated[
+        bool,
+        typer.Option(
+            "--bisect",
+            help="Find the least memory in which the step still runs: by running it, or with no GPU by simulation.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Where cases run, for how long, and where their records go."""
 
@@ -135,7 +157,7 @@ class RunOptions:
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Predict for this GPU, such as rtx-3080, rather than measure.",
+            help="Predict for this GPU, such as rtx-3080, or auto for the one here, rather than measure.",
             show_default="rtx-4060 when predicting",
             rich_help_panel=RUNNING,
         ),

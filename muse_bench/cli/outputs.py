@@ -7,17 +7,17 @@ from pathlib import Path
 
 from muse_bench.errors import UsageError
 from muse_bench.record import RunFile, write_whole
-from muse_bench.report import document, format_of
+from muse_bench.report import Format, document, format_of
 
 
 class Outputs:
-    """The files that a run's records go to.
+    """The files that a run's records go to, each in the format of `choices` that its suffix picks; all unless told.
 
     Raises: UsageError, on creation, for a suffix that no format has and for a place that cannot be written.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._files = [(path, format_of(path)) for path in paths]
+    def __init__(self, paths: Sequence[Path], choices: Sequence[Format] | None = None) -> None:
+        self._files = [(path, format_of(path, choices)) for path in paths]
         for path in paths:
             _check_writable(path)
 

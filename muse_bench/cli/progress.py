@@ -37,7 +37,11 @@ class ProgressBar:
 
     def phase(self, progress: CaseProgress) -> None:
         """Shows what the case at work is doing."""
-        self._bar.update(self._task, description=plain(f"{progress.case.model}: {progress.phase}"))
+        self.say(f"{progress.case.model}: {progress.phase}")
+
+    def say(self, text: str) -> None:
+        """Shows a line of text."""
+        self._bar.update(self._task, description=plain(text))
 
     def finished(self) -> None:
         """Counts one case more."""

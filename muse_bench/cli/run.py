@@ -10,21 +10,30 @@ from rich.console import RenderableType
 
 from muse_bench.cli import console
 from muse_bench.cli.cases import check_timeout
-from muse_bench.cli.options import RunOptions
+from muse_bench.cli.options import ProofOptions, RunOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.progress import ProgressBar
 from muse_bench.config import Backend, Case
 from muse_bench.errors import ExitCode, UsageError
+from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.runner import Runner
-from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Record, RunFile
 from muse_bench.report.words import NO_GPU
 
+NO_PROOFS = ProofOptions()
 Finish = Callable[[Sequence[Record]], tuple[Record, ...]]
 Show = Callable[[RunFile], RenderableType]
 
 
-def run_cases(cases: Sequence[Case], backend: Backend, options: RunOptions, *, finish: Finish, show: Show) -> RunFile:
+def run_cases(
+    cases: Sequence[Case],
+    backend: Backend,
+    options: RunOptions,
+    *,
+    finish: Finish,
+    show: Show,
+    proofs: ProofOptions = NO_PROOFS,
+) -> RunFile:
     """Runs the cases, saves each as it finishes, then shows them all and writes the other outputs.
 
     `finish` adds what takes all records so far: reductions and verdicts. What has finished is shown and written
@@ -32,16 +41,33 @@ def run_cases(cases: Sequence[Case], backend: Backend, options: RunOptions, *, f
     Raises: UsageError for a wrong option, before anything runs and with nothing written.
     """
     _check_gpu(backend, options.gpu)
+    if proofs.prove and (backend == "predict" or options.gpu is not None):
+        raise UsageError("--prove runs the case on a CUDA GPU: leave out --gpu and --backend predict, or --prove")
     check_timeout(options)
     outputs = Outputs(options.output or ())
+    return keep_runs(_runs(cases, backend, options, proofs, finish), outputs, show, total=len(cases))
+
+
+def keep_runs(
+    runs: Generator[RunFile],
+    outputs: Outputs,
+    show: Show,
+    *,
+    total: int,
+    finished: Callable[[RunFile], int] = lambda run: len(run.records),
+) -> RunFile:
+    """Saves the run each time that it has grown; shows and writes it at the end, and also when it breaks off.
+
+    `finished` says how many cases a run holds, of `total`.
+    """
     last: RunFile | None = None
     try:
-        with contextlib.closing(_runs(cases, backend, options, finish)) as runs:
+        with contextlib.closing(runs):
             for last in runs:
                 outputs.save(last)
     except KeyboardInterrupt:
-        done = 0 if last is None else len(last.records)
-        console.complain(f"interrupted: {done} of {len(cases)} cases finished")
+        done = 0 if last is None else finished(last)
+        console.complain(f"interrupted: {done} of {total} cases finished")
         raise
     finally:
         if last is not None:
@@ -65,10 +91,12 @@ def _check_gpu(backend: Backend, gpu: str | None) -> None:
         return
     if backend == "cuda":
         raise UsageError(f"--gpu {gpu} asks for a prediction: leave it out with --backend cuda")
-    find_gpu(gpu)
+    choose_gpu(gpu)
 
 
-def _runs(cases: Sequence[Case], backend: Backend, options: RunOptions, finish: Finish) -> Generator[RunFile]:
+def _runs(
+    cases: Sequence[Case], backend: Backend, options: RunOptions, proofs: ProofOptions, finish: Finish
+) -> Generator[RunFile]:
     """The run so far, after each case."""
     records: list[Record] = []
     command = shlex.join(["muse-bench", *sys.argv[1:]])
@@ -78,10 +106,16 @@ def _runs(cases: Sequence[Case], backend: Backend, options: RunOptions, finish: 
             backend,
             workspace=cases[0].workspace,
             gpu=options.gpu,
+            proves=proofs.prove,
+            bisects=proofs.bisect,
             timeout_seconds=options.timeout,
             on_progress=bar.phase,
         ) as runner,
     ):
+        if proofs.prove and runner.backend != "cuda":
+            raise UsageError(
+                "--prove runs the case on a CUDA GPU, and there is none here: leave it out for a prediction"
+            )
         no_gpu = backend == "auto" and options.gpu is None and runner.backend == "predict"
         for record in runner.run(cases):
             records.append(dataclasses.replace(record, notes=(*record.notes, NO_GPU)) if no_gpu else record)

@@ -7,18 +7,20 @@ from muse_bench.cli.options import (
     Backend,
     BudgetOptions,
     Models,
+    ProofOptions,
     ProtocolOptions,
     RunOptions,
     SizeOptions,
 )
 from muse_bench.cli.run import run_cases
-from muse_bench.report.fit import fit
+from muse_bench.report.fit import Fit
 
 
 def verify_8gb(
     sizes: SizeOptions,
     protocol: ProtocolOptions,
     budget: BudgetOptions,
+    proofs: ProofOptions,
     options: RunOptions,
     models: Models = DEFAULT_MODELS,
     backend: Backend = "auto",
@@ -26,14 +28,19 @@ def verify_8gb(
     """Verify that models fit a budget, 8 GiB with 10 % to spare unless told: PASS, FAIL or INCONCLUSIVE.
 
     The peak of the whole device counts: what the allocator reserves, and the
-    CUDA context. Exits with 0 when all pass, 1 when one fails, 3 when one is
+    CUDA context. A prediction passes only when its upper bound fits, and fails
+    only when its lower bound does not. With --prove a run whose allocator may
+    take no more than the limit less the context decides, whatever else is known.
+
+    Exits with 0 when all pass, 1 when one fails, 3 when one is
     inconclusive, 4 when one crashed.
 
     \b
     Examples:
       muse-bench verify-8gb
       muse-bench verify-8gb --models tuned --seq 4096 --budget 12GiB
+      muse-bench verify-8gb --models ultra --batch 64 --prove --bisect
     """
     cases = build_cases(split_models(models), sizes, protocol, budget)
-    run = run_cases(cases, backend, options, finish=lambda records: tuple(map(judge, records)), show=fit)
+    run = run_cases(cases, backend, options, finish=lambda records: tuple(map(judge, records)), show=Fit, proofs=proofs)
     return exit_code(run.records)

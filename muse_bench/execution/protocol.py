@@ -1,16 +1,22 @@
 """What passes between the runner and its worker processes: one JSON object a line."""
 
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 TIMING = "timing"  # the phase in which the protocol is over and only time is measured
-Task = Literal["peaks", "ledger", "predict"]
+Task = Literal["peaks", "ledger", "predict", "peers", "prove"]
 
 
 class Request(TypedDict):
-    """What a worker is asked to do with one case."""
+    """What a worker is asked to do with one case.
+
+    `smallest` asks a prediction for the least memory that does, too. `context_bytes` tells a capped run what to leave
+    of the case's limit for the context; without it the run leaves what everything but the allocator holds by then.
+    """
 
     task: Task
     case: dict[str, Any]
+    smallest: NotRequired[bool]
+    context_bytes: NotRequired[int | None]
 
 
 class Hello(TypedDict):

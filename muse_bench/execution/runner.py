@@ -18,11 +18,15 @@ from typing import Any, Literal, Self
 
 from muse_bench.config import WORKSPACE_ENVIRONMENT, WORKSPACE_VARIABLES, Backend, Case, Workspace
 from muse_bench.errors import MuseBenchError, UsageError
+from muse_bench.execution.at_hand import choose_gpu
+from muse_bench.execution.blank import blank_record
 from muse_bench.execution.process import WorkerDied, WorkerProcess
+from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import TIMING, Request, Result, Task
 from muse_bench.measure.nvml import DeviceView, NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Ledger, ModuleRow, Record, TimelinePoint
+from muse_bench.units import format_bytes
 
 DEFAULT_GPU = "rtx-4060"
 COMMIT_VARIABLE = "MUSE_BENCH_COMMIT"
@@ -43,6 +47,8 @@ class Runner:
     """Runs cases on this machine's GPU or predicts them for a named one; a context manager.
 
     On entry `backend` and `environment` are settled: 'auto' measures when the worker's torch sees a GPU.
+    Without `explain` a measurement has its headline numbers alone: no ledger, modules or timeline. `proves` adds a run
+    under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by simulating.
     Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
     """
 
@@ -55,19 +61,27 @@ class Runner:
         *,
         workspace: Workspace = "default",
         gpu: str | None = None,
+        explain: bool = True,
+        proves: bool = False,
+        bisects: bool = False,
         timeout_seconds: float | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._asked = backend
         self._gpu_name = gpu
+        self._explains = explain
+        self._proves = proves
+        self._bisects = bisects
         self._timeout_seconds = timeout_seconds
         self._on_progress = on_progress
         setting = WORKSPACE_ENVIRONMENT[workspace]
         self._variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
+        if backend == "predict" or (backend == "auto" and gpu is not None):
+            self._variables["CUDA_VISIBLE_DEVICES"] = ""  # predicts the same everywhere, with no context on a GPU
         self._spares: collections.deque[WorkerProcess] = collections.deque()
 
     def __enter__(self) -> Self:
-        named = None if self._gpu_name in (None, "auto") else find_gpu(str(self._gpu_name))
+        named = None if self._gpu_name is None else choose_gpu(self._gpu_name)
         try:
             hello = self._worker().hello()
         except WorkerDied as error:
@@ -109,15 +123,19 @@ class Runner:
 
             begun = time.monotonic()
             say("starting")
-            record = self._measure(case, say) if self.backend == "cuda" else self._predict(case, say)
+            if self.backend == "cuda":
+                record = self._with_proofs(self._measure(case, say), case, say)
+            else:
+                record = self._predict(case, say)
             yield dataclasses.replace(record, duration_seconds=round(time.monotonic() - begun, 3))
 
     def _predict(self, case: Case, say: Callable[[str], None]) -> Record:
         case = dataclasses.replace(case, gpu=self._gpu.name)
-        record = _blank(case, "predicted", self._gpu.title)
+        record = blank_record(case, "predicted", self._gpu.title)
         worker = self._worker()
         try:
-            result = worker.ask(_request("predict", case), self._timeout_seconds, say)
+            request = Request(task="predict", case=case.to_json(), smallest=self._bisects)
+            result = worker.ask(request, self._timeout_seconds, say)
         except WorkerDied as error:
             self._close_spares()
             return dataclasses.replace(record, status="crashed", reason=str(error))
@@ -136,12 +154,14 @@ class Runner:
             cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],
             peak_reserved_bytes=peak_reserved,
             context_bytes=values["context_bytes"],
+            context_source=self._gpu.context_source,
+            smallest_budget_bytes=values.get("smallest_budget_bytes"),
             device_peak_bytes=values["context_bytes"] + peak_reserved,
             device_peak_provenance="predicted",
         )
 
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
-        record = _blank(case, "measured", self.environment.gpu)
+        record = blank_record(case, "measured", self.environment.gpu)
         with NvmlSampler() as sampler:
 
             def follow(phase: str) -> None:
@@ -159,7 +179,8 @@ class Runner:
         values = result["values"]
         self.environment = dataclasses.replace(self.environment, **values.pop("gpu"))
         record = dataclasses.replace(record, gpu=self.environment.gpu, **values)
-        return self._explain(_with_device(record, view), case, say)
+        record = _with_device(record, view)
+        return self._explain(record, case, say) if self._explains else record
 
     def _explain(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
         """Adds the ledger of a separate, instrumented run; what the two runs differ by is unattributed."""
@@ -176,9 +197,32 @@ class Runner:
         ledger = dataclasses.replace(explained.ledger, unattributed=explained.ledger.unattributed + difference)
         return dataclasses.replace(explained, ledger=ledger)
 
-    def _ask_fresh(
-        self, task: Task, case: Case, say: Callable[[str], None], sampler: NvmlSampler | None
-    ) -> Result:
+    def _with_proofs(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
+        def attempt(limited: Case, context_bytes: int | None) -> Attempt:
+            size = format_bytes(limited.limit_bytes)
+            return self._attempt(limited, context_bytes, lambda phase: say(f"within {size}: {phase}"))
+
+        if self._proves and record.status in ("ok", "oom"):
+            record = prove(record, case, attempt)
+        return find_smallest_budget(record, case, attempt) if self._bisects else record
+
+    def _attempt(self, case: Case, context_bytes: int | None, say: Callable[[str], None]) -> Attempt:
+        """Runs the case under a cap. Raises: Unproven when its process did not get to an end."""
+        request = Request(task="prove", case=case.to_json(), context_bytes=context_bytes)
+        with NvmlSampler() as sampler:
+            try:
+                result = self._send_fresh(request, say, sampler)
+            except WorkerDied as error:
+                raise Unproven(str(error)) from error
+            view = sampler.stop()
+        if result["status"] != "ok":
+            raise Unproven(str(result["reason"]))
+        return Attempt(**result["values"], device_peak_bytes=view.process_peak_bytes)
+
+    def _ask_fresh(self, task: Task, case: Case, say: Callable[[str], None], sampler: NvmlSampler | None) -> Result:
+        return self._send_fresh(_request(task, case), say, sampler)
+
+    def _send_fresh(self, request: Request, say: Callable[[str], None], sampler: NvmlSampler | None) -> Result:
         """Asks a process that has done nothing yet, and starts the next one meanwhile."""
         worker = self._worker()
         self._spares.popleft()
@@ -188,7 +232,7 @@ class Runner:
                 self._spares.append(WorkerProcess(self._variables))
             if sampler is not None:
                 sampler.watch(worker.pid)
-            return worker.ask(_request(task, case), self._timeout_seconds, say)
+            return worker.ask(request, self._timeout_seconds, say)
         finally:
             worker.close()
 
@@ -204,28 +248,6 @@ class Runner:
 
 def _request(task: Task, case: Case) -> Request:
     return Request(task=task, case=case.to_json())
-
-
-def _blank(case: Case, provenance: Literal["measured", "predicted"], gpu: str | None) -> Record:
-    return Record(
-        model=case.model,
-        config={"vocab_size": case.vocab_size} if case.config is None else dataclasses.asdict(case.config),
-        mode=case.mode,
-        dtype=case.dtype,
-        batch=case.batch,
-        seq=case.seq,
-        status="ok",
-        provenance=provenance,
-        gpu=gpu,
-        optimizer=case.optimizer if case.mode == "train" else None,
-        workspace_setting=case.workspace,
-        logits=case.logits,
-        new_tokens=case.new_tokens if case.mode == "decode" else None,
-        micro_batch=case.micro_batch,
-        seed=case.seed,
-        budget_bytes=case.budget_bytes,
-        limit_bytes=case.limit_bytes,
-    )
 
 
 def _failure(record: Record, result: Result) -> Record | None:

@@ -20,6 +20,7 @@ from muse_bench.config import Case
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.protocol import TIMING, Hello, Phase, Request, Result
 from muse_bench.predict.allocator import AllocatorConfig, OutOfMemory
+from muse_bench.predict.capacity import smallest_capacity_bytes
 from muse_bench.timeline import Profile, profile
 
 Say = Callable[[str], None]
@@ -38,7 +39,7 @@ def main() -> None:
 def _serve(request: Request, say: Say) -> Result:
     try:
         case = Case.from_json(request["case"])
-        values = TASKS[request["task"]](case, say)
+        values = TASKS[request["task"]](case, say, request)
         return Result(kind="result", status="ok", reason=None, values=values)
     except UsageError as error:
         return Result(kind="result", status="usage", reason=str(error), values={})
@@ -51,13 +52,13 @@ def _serve(request: Request, say: Say) -> Result:
         return Result(kind="result", status="crashed", reason=_one_line(error), values={})
 
 
-def _peaks(case: Case, say: Say) -> dict[str, Any]:
+def _peaks(case: Case, say: Say, _: Request) -> dict[str, Any]:
     from muse_bench.measure.cuda import measure_peaks
 
     return {**dataclasses.asdict(measure_peaks(case, say, lambda: say(TIMING))), "gpu": _gpu_facts()}
 
 
-def _ledger(case: Case, say: Say) -> dict[str, Any]:
+def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:
     from muse_bench.measure.history import record_case
 
     trace = record_case(case, say)
@@ -65,7 +66,7 @@ def _ledger(case: Case, say: Say) -> dict[str, Any]:
     return _profile_values(profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config()))
 
 
-def _predict(case: Case, say: Say) -> dict[str, Any]:
+def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
     from muse_bench.predict.gpus import find_gpu
     from muse_bench.predict.trace import trace_case
 
@@ -75,10 +76,33 @@ def _predict(case: Case, say: Say) -> dict[str, Any]:
     say("replaying the allocator")
     found = profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config())
     context = gpu.context_bytes + trace.libraries_bytes
-    return {**_profile_values(found), "parameters": work.parameters, "context_bytes": context}
+    smallest = None
+    if request.get("smallest"):
+        say("looking for the least memory that does")
+        smallest = context + smallest_capacity_bytes(trace, _allocator_config())
+    figures = {"parameters": work.parameters, "context_bytes": context, "smallest_budget_bytes": smallest}
+    return {**_profile_values(found), **figures}
 
 
-TASKS: dict[str, Callable[[Case, Say], dict[str, Any]]] = {"peaks": _peaks, "ledger": _ledger, "predict": _predict}
+def _prove(case: Case, say: Say, request: Request) -> dict[str, Any]:
+    from muse_bench.measure.capped import run_capped
+
+    return dataclasses.asdict(run_capped(case, request.get("context_bytes"), say))
+
+
+def _peers(case: Case, say: Say, _: Request) -> dict[str, Any]:
+    from muse_bench.calibration.peers import ask_peers
+
+    return dataclasses.asdict(ask_peers(case, say))
+
+
+TASKS: dict[str, Callable[[Case, Say, Request], dict[str, Any]]] = {
+    "peaks": _peaks,
+    "ledger": _ledger,
+    "predict": _predict,
+    "peers": _peers,
+    "prove": _prove,
+}
 
 
 def _profile_values(found: Profile) -> dict[str, Any]:

@@ -200,6 +200,20 @@ def _larger(first: int | None, second: int | None) -> int | None:
     return max((figure for figure in (first, second) if figure is not None), default=None)
 
 
+def device_title(device_index: int = 0) -> str:
+    """The device's name as CUDA has it, asked without a CUDA context.
+
+    Raises: UnavailableError when there is no such device, or NVML cannot say.
+    """
+    device = open_device(device_index, None, os.environ)
+    try:
+        return device.title()
+    except device.failures as error:
+        raise UnavailableError(f"NVML does not name device {device_index}: {error}") from error
+    finally:
+        device.close()
+
+
 def driver_version() -> str | None:
     """The driver's version; None without NVML."""
     try:

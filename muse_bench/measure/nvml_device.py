@@ -40,6 +40,11 @@ class Device:
         listed = self._ask(self._compute_processes, NO_PROCESS_LIST)
         return None if listed is None else {process.pid: process.usedGpuMemory for process in listed}
 
+    def title(self) -> str:
+        """The name that CUDA has for the device too. Raises: one of `failures`."""
+        name = self._nvml.nvmlDeviceGetName(self._handle)
+        return name.decode() if isinstance(name, bytes) else str(name)  # bytes before pynvml 11.5
+
     def process_name(self, pid: int) -> str | None:
         """The program of a process; None when it is gone or hidden."""
         try:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from muse_bench.errors import UsageError
@@ -30,11 +31,14 @@ def load_factory(reference: str) -> Callable[[], Any]:
 def build_external(reference: str) -> nn.Module:
     """The model that the factory `reference` returns.
 
-    Raises: UsageError when the factory cannot be found, raises, or returns something else than an nn.Module.
+    Raises: UsageError when the factory cannot be found, raises, or returns something else than an nn.Module;
+        torch.cuda.OutOfMemoryError as it is.
     """
     factory = load_factory(reference)
     try:
         model = factory()
+    except torch.cuda.OutOfMemoryError:
+        raise  # no mistake of the factory's: the case does not fit
     except (Exception, SystemExit) as error:
         raise UsageError(f"the factory '{reference}' raised {_one_line(error)}") from error
     if not isinstance(model, nn.Module):

@@ -3,7 +3,7 @@
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,15 +36,16 @@ def formats() -> Mapping[str, Format]:
     return found
 
 
-def format_of(path: Path) -> Format:
-    """The format that a file's suffix asks for.
+def format_of(path: Path, choices: Iterable[Format] | None = None) -> Format:
+    """The format, of those to choose from, that a file's suffix asks for.
 
     Raises: UsageError that lists the suffixes there are.
     """
-    for known in formats().values():
+    choices = tuple(formats().values() if choices is None else choices)
+    for known in choices:
         if path.suffix.lower() == known.suffix:
             return known
-    suffixes = ", ".join(sorted(known.suffix for known in formats().values()))
+    suffixes = ", ".join(sorted(known.suffix for known in choices))
     raise UsageError(f"{path}: unknown suffix '{path.suffix}': use one of {suffixes}")
 
 

@@ -35,6 +35,16 @@ REDUCTION = Column("reduction", lambda record: percent_text(record.reduction))
 COLD = Column("cold", lambda record: format_mib(record.cold_peak_allocated_bytes), "the peak of the first step")
 RESERVED = Column("reserved", lambda record: format_mib(record.peak_reserved_bytes), "held by the allocator")
 DEVICE = Column("device", lambda record: format_mib(record.device_peak_bytes), "reserved and the context")
+LOWER = Column("at least", lambda record: format_mib(record.device_lower_bytes))
+UPPER = Column("at most", lambda record: format_mib(record.device_upper_bytes), "bounds of the predicted device")
+SMALLEST = Column(
+    "smallest\nbudget",
+    lambda record: format_mib(record.smallest_budget_bytes),
+    "the least device memory in which the steps still run, no headroom",
+)
+PROOF = Column(
+    "proof", lambda record: _proof_text(record), "a run under a cap of the limit less the context", left=True
+)
 STEP = Column("step", lambda record: duration_text(record.step_time_seconds))
 RATE = Column("tokens/s", lambda record: rate_text(record.tokens_per_second))
 VERDICT = Column("verdict", lambda record: record.verdict or "-", left=True)
@@ -62,7 +72,8 @@ LEDGER = (
     of_ledger("workspace", "workspace", meaning="held by cuBLAS"),
     of_ledger("unattributed", "unattributed"),
 )
-FULL = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, *LEDGER, COLD, RESERVED, DEVICE, STEP, RATE, VERDICT)
+AROUND = (COLD, RESERVED, DEVICE, LOWER, UPPER, SMALLEST)
+FULL = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, *LEDGER, *AROUND, STEP, RATE, PROOF, VERDICT)
 COMPACT = (
     MODEL,
     PEAK,
@@ -84,13 +95,24 @@ def with_protocol(columns: Sequence[Column], records: Sequence[Record]) -> tuple
 
 def meanings(columns: Sequence[Column]) -> str:
     """What the columns mean, those that need saying, in one line."""
-    said = (f"{column.heading}: {column.meaning}" for column in dict.fromkeys(columns) if column.meaning)
+    said = (f"{one_line(column.heading)}: {column.meaning}" for column in dict.fromkeys(columns) if column.meaning)
     return "; ".join(said) + "."
+
+
+def one_line(heading: str) -> str:
+    """A heading that a narrow table breaks, in one line."""
+    return heading.replace("-\n", "").replace("\n", " ")
 
 
 def differing(records: Sequence[Record]) -> tuple[Column, ...]:
     """The protocol's columns in which these records are not all alike."""
     return tuple(column for column in PROTOCOL if len({column.text(record) for record in records}) > 1)
+
+
+def _proof_text(record: Record) -> str:
+    if record.proof is None:
+        return "-"
+    return "ran" if record.proof.ran else "out of memory"
 
 
 def _sum(ledger: Ledger | None, parts: Sequence[str]) -> int | None:

@@ -13,14 +13,14 @@ def render(run: RunFile) -> str:
     """The run as a section of a Markdown document."""
     against = sorted({record.reduction_against for record in run.records if record.reduction_against})
     lines = [
-        f"## Peak GPU memory, MiB, {_escape(words.origin(run))}",
+        f"## Peak GPU memory, MiB, {escape(words.origin(run))}",
         "",
-        f"{_escape(words.protocol(run))}; {_escape(words.software(run))}"
+        f"{escape(words.protocol(run))}; {escape(words.software(run))}"
         + (f"; reduction against `{'`, `'.join(map(words.plain, against))}`" if against else ""),
         "",
         *_table(run.records),
         "",
-        *(f"- {_escape(line)}" for line in (*words.failures(run.records), *words.notes(run.records))),
+        *(f"- {escape(line)}" for line in (*words.failures(run.records), *words.notes(run.records))),
         f"- {columns.meanings(columns.FULL)} {words.limit_text(run.records)}".rstrip(),
     ]
     if run.command:
@@ -30,7 +30,7 @@ def render(run: RunFile) -> str:
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> list[str]:
     """The lines of a table whose cells are escaped; its first `labels` columns stand left, the others right."""
-    cells = [[_escape(cell) for cell in row] for row in rows]
+    cells = [[escape(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
     rule = [":" + "-" * (w - 1) if index < labels else "-" * (w - 1) + ":" for index, w in enumerate(widths)]
     return [_line(row, widths, labels) for row in (headings, rule, *cells)]
@@ -41,7 +41,9 @@ def _table(records: Sequence[Record]) -> list[str]:
     # Columns of words stand left wherever they are, which one count cannot say: they come first here.
     ordered = sorted(shown, key=lambda column: not column.left)
     rows = [[column.text(record) for column in ordered] for record in records]
-    return markdown_table([column.heading for column in ordered], rows, sum(column.left for column in ordered))
+    return markdown_table(
+        [columns.one_line(column.heading) for column in ordered], rows, sum(column.left for column in ordered)
+    )
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], labels: int) -> str:
@@ -52,7 +54,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], labels: int) -> str:
     return f"| {' | '.join(padded)} |"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Text that Markdown shows as it is: no cell ends early and no tag begins."""
     for letter in "\\|<>`*[]":
         text = text.replace(letter, f"\\{letter}")

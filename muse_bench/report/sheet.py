@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from muse_bench.report.markdown import markdown_table
+from muse_bench.report.markdown import escape, markdown_table
 from muse_bench.report.table import frame
 
 
@@ -41,11 +41,11 @@ def render_markdown(*sheets: Sheet) -> str:
     sections = []
     for sheet in sheets:
         lines = [
-            f"## {sheet.title}",
+            f"## {escape(sheet.title)}",
             "",
             *markdown_table(sheet.headings, sheet.rows, sheet.labels),
             "",
-            *(f"- {note}" for note in sheet.notes),
+            *(f"- {escape(note)}" for note in sheet.notes),
         ]
         sections.append("\n".join(lines).rstrip() + "\n")
     return "\n".join(sections)

@@ -11,6 +11,12 @@ from muse_bench.record import Record, RunFile
 from muse_bench.report import columns, words
 
 UNBOUNDED = 1_000
+Tables = dict[str, tuple[columns.Column, ...]]  # the columns of each table by its heading
+COMPARISONS: tuple[Tables, ...] = (
+    {"": columns.SUMMARY, "What holds the peak": (columns.MODEL, columns.PEAK, *columns.LEDGER)},
+    {"": columns.COMPACT},
+    {"": columns.LEAST},
+)
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 
 
@@ -25,7 +31,7 @@ class Comparison:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         run = self._run
-        chosen = _widest(console, options, run.records)
+        chosen = widest(console, options, run.records, COMPARISONS)
         yield title(run, _about(run.records))
         for heading, shown in chosen.items():
             yield Text(f"\n{heading}".rstrip("\n"), style="bold")
@@ -76,20 +82,14 @@ def verdict_text(record: Record) -> Text:
     return Text(record.verdict or "-", style=VERDICT_STYLES.get(record.verdict or "", ""))
 
 
-def _widest(
-    console: Console, options: ConsoleOptions, records: Sequence[Record]
-) -> dict[str, tuple[columns.Column, ...]]:
-    """The richest tables, by heading, that fit the terminal."""
-    choices: tuple[dict[str, tuple[columns.Column, ...]], ...] = (
-        {"": columns.SUMMARY, "What holds the peak": (columns.MODEL, columns.PEAK, *columns.LEDGER)},
-        {"": columns.COMPACT},
-    )
+def widest(console: Console, options: ConsoleOptions, records: Sequence[Record], choices: Sequence[Tables]) -> Tables:
+    """The first of the choices of tables that fits the terminal, else the last."""
     free = options.update(max_width=UNBOUNDED)
     for choice in choices:
         widths = (console.measure(table(records, shown), options=free).maximum for shown in choice.values())
         if max(widths) <= options.max_width:
             return choice
-    return {"": columns.LEAST}
+    return choices[-1]
 
 
 def _about(records: Sequence[Record]) -> str:

@@ -119,6 +119,8 @@ def software(run: RunFile) -> str:
 
 
 def _is_clear_verdict(record: Record, note: str) -> bool:
+    if record.proof is not None:
+        return False
     return note.startswith("verdict:") and (record.verdict != "INCONCLUSIVE" or record.status != "ok")
 
 

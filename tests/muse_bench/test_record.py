@@ -38,6 +38,8 @@ def run(make_record):
         reduction=-0.5,
         reduction_against="baseline",
         verdict="PASS",
+        autocast="bf16",
+        peers={"mem-tracker": 7, "accelerate": None},
         modules=(ModuleRow(module="blocks.0.ffn", ledger=POWERS),),
         timeline=(TimelinePoint(phase="backward", ledger=POWERS),),
         notes=("a note", "bytes that were no text: \udcff"),
@@ -186,6 +188,11 @@ def test_a_missing_field_is_named(changed, name):
 def test_a_ledger_that_lacks_a_part_is_refused(changed, name):
     """The part would count as zero, and the ledger no longer add up to the peak."""
     assert name in refusal(changed(lambda values, record: record["ledger"].pop(name)))
+
+
+@pytest.mark.parametrize("answer", [-1, 1.5, True, "7", [7]])
+def test_an_answer_of_another_predictor_is_bytes_or_nothing(changed, answer):
+    assert "'peers'" in refusal(changed(lambda values, record: record["peers"].update(accelerate=answer)))
 
 
 def test_an_unknown_part_of_a_ledger_is_refused(changed):

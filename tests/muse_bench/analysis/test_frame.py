@@ -40,5 +40,11 @@ def test_notes_are_one_text(make_record):
     assert frame["notes"].isna().tolist() == [False, True]
 
 
+def test_answers_of_other_predictors_are_columns_of_bytes(make_record):
+    frame = to_frame([make_record(peers={"mem-tracker": 7, "accelerate": None}), make_record()])
+    assert frame["peer_mem_tracker_bytes"].tolist() == [7, pd.NA]
+    assert "peers" not in frame.columns
+
+
 def test_no_records_are_an_empty_frame():
     assert to_frame([]).empty

@@ -424,3 +424,26 @@ def test_the_workspace_setting_reaches_every_process(worker):
         run_one(runner, preset())
     off = {"CUBLAS_WORKSPACE_CONFIG": ":0:0", "CUBLASLT_WORKSPACE_SIZE": "0"}
     assert all(one.environment == off for one in worker.all)
+
+
+def test_without_explaining_a_measurement_takes_one_process_and_has_no_ledger(worker):
+    """A calibration has a hundred cases, and reads their headline numbers alone."""
+    with Runner("cuda", explain=False) as runner:
+        record = run_one(runner, preset())
+    assert (record.peak_allocated_bytes, record.ledger, record.notes) == (100 * MIB, None, ())
+    assert [one.tasks for one in worker.all if one.tasks] == [["peaks"]]
+
+
+@pytest.mark.parametrize(
+    ("backend", "gpu", "hidden"), [("predict", None, True), ("auto", "h200", True), ("auto", None, False)]
+)
+def test_a_prediction_never_touches_the_gpu(worker, backend, gpu, hidden):
+    """Its context would stand beside a measurement; and what it finds would depend on the machine."""
+    with Runner(backend, gpu=gpu) as runner:
+        run_one(runner, preset())
+    assert {one.environment.get("CUDA_VISIBLE_DEVICES") == "" for one in worker.all} == {hidden}
+
+
+def test_autocast_is_in_the_record(worker):
+    with Runner("predict") as runner:
+        assert run_one(runner, preset(autocast="bf16")).autocast == "bf16"

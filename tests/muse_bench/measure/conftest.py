@@ -34,6 +34,7 @@ class FakeNvml(ModuleType):
         self.position = -1
         self.played = threading.Event()
         self.uuids = ["GPU-aaaa-0"]
+        self.title: str | bytes = "NVIDIA H200"
         self.instances = {"MIG-cccc-0": "instance"}
         self.mig_mode = 0
         self.starts = self.ends = 0
@@ -104,6 +105,10 @@ class FakeNvml(ModuleType):
     def nvmlSystemGetProcessName(self, pid: int) -> str:
         self._raise_if_told("name")
         return f"/usr/bin/program-{pid - LARGEST_LINUX_PID}"
+
+    def nvmlDeviceGetName(self, handle: str) -> str | bytes:
+        self._raise_if_told("title")
+        return self.title
 
     def nvmlSystemGetDriverVersion(self) -> str:
         self._raise_if_told("version")

@@ -6,7 +6,14 @@ import pytest
 
 from muse_bench.measure import nvml as sampling
 from muse_bench.measure import nvml_device
-from muse_bench.measure.nvml import DeviceView, NvmlSampler, OtherProcess, driver_version, other_processes
+from muse_bench.measure.nvml import (
+    DeviceView,
+    NvmlSampler,
+    OtherProcess,
+    device_title,
+    driver_version,
+    other_processes,
+)
 
 LARGEST_LINUX_PID = 1 << 22
 OURS, THEIRS, ANOTHER = (LARGEST_LINUX_PID + number for number in (1, 2, 3))  # no process has these
@@ -194,6 +201,23 @@ def test_the_driver_version_is_none_where_nvml_cannot_say(install: Any) -> None:
     fake.errors["version"] = "NVMLError: Unknown Error"
     assert driver_version() is None
     assert (fake.starts, fake.ends) == (2, 2)
+
+
+def test_the_devices_title_is_text_and_nvml_is_ended(install: Any) -> None:
+    fake = install()
+    assert device_title() == "NVIDIA H200"
+    fake.title = b"Tesla T4"  # as older versions of the package have it
+    assert device_title() == "Tesla T4"
+    assert (fake.starts, fake.ends) == (2, 2)
+
+
+def test_a_device_without_a_title_or_no_device_is_unavailable(install: Any) -> None:
+    with pytest.raises(nvml_device.UnavailableError, match="not installed"):
+        device_title()
+    fake = install(title="NVMLError: GPU is lost")
+    with pytest.raises(nvml_device.UnavailableError, match="does not name device 0: GPU is lost"):
+        device_title()
+    assert fake.ends == 1
 
 
 def test_other_processes_leaves_this_process_out(install: Any) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from muse_bench.report import words
-from muse_bench.report.fit import fit
+from muse_bench.report.fit import Fit
 from muse_bench.report.table import Comparison
 
 
@@ -16,7 +16,7 @@ def test_comparison(run, draw, snapshot, width):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_verdicts(run, draw, snapshot, width):
-    snapshot(f"fit_{width}.txt", draw(fit(run), width))
+    snapshot(f"fit_{width}.txt", draw(Fit(run), width))
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])

@@ -1,0 +1,192 @@
+"""`muse-bench frontier`: the largest batch, sequence or model that fits a card."""
+
+import contextlib
+import dataclasses
+import functools
+import shlex
+import sys
+from collections.abc import Generator, Sequence
+from typing import Annotated
+
+import typer
+
+from muse_bench.analysis.edge_search import Search
+from muse_bench.analysis.frontier import Budget, Check, Edge, Frontier
+from muse_bench.cli.axes import Axis, axis_of, parse_vary
+from muse_bench.cli.cases import build_cases, check_timeout, split_models
+from muse_bench.cli.options import (
+    DEFAULT_MODELS,
+    MODEL,
+    RUNNING,
+    BudgetOptions,
+    Models,
+    ProtocolOptions,
+    RunOptions,
+    SizeOptions,
+)
+from muse_bench.cli.outputs import Outputs
+from muse_bench.cli.progress import ProgressBar
+from muse_bench.cli.run import keep_runs
+from muse_bench.config import Case
+from muse_bench.errors import ExitCode, UsageError
+from muse_bench.execution.at_hand import AT_HAND
+from muse_bench.execution.runner import Runner
+from muse_bench.record import Record, RunFile
+from muse_bench.report import Format, formats
+from muse_bench.report.frontier import sheets
+from muse_bench.report.sheet import render_markdown, render_terminal
+from muse_bench.units import parse_bytes, parse_percent
+
+NO_GPU = "--check measures the edges on a CUDA GPU, and there is none here: leave it out"
+
+
+def frontier(
+    sizes: SizeOptions,
+    protocol: ProtocolOptions,
+    options: RunOptions,
+    models: Models = DEFAULT_MODELS,
+    vary: Annotated[
+        str, typer.Option(metavar="A,B", help="What grows: batch, seq, layers, width.", rich_help_panel=MODEL)
+    ] = "batch",
+    budgets: Annotated[
+        str, typer.Option(metavar="SIZE,SIZE", help="Memory of the cards that must do.", rich_help_panel=RUNNING)
+    ] = "8GiB,12GiB,16GiB,24GiB",
+    headroom: Annotated[
+        str, typer.Option(metavar="SHARE", help="Share of each budget to leave free.", rich_help_panel=RUNNING)
+    ] = "10%",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Measure at each edge and one step beyond it, on the CUDA GPU here.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
+) -> int:
+    """Find the largest batch, sequence or model that fits a card of 8, 12, 16 and 24 GiB.
+
+    Bisects on predictions, so it needs no GPU: a value fits when its verdict is
+    PASS. width keeps the size of a head and the ratio of width to depth. Exits
+    with 1 when a measured edge did not hold, 4 when a case crashed.
+
+    \b
+    Examples:
+      muse-bench frontier --models tuned,ultra
+      muse-bench frontier --vary seq,layers --budgets 8GiB --gpu rtx-3070 --output frontier.md
+    """
+    if check and options.gpu is not None:
+        raise UsageError(f"--check measures on the GPU here, and --gpu {options.gpu} names one: leave one of them out")
+    check_timeout(options)
+    limits = _parse_budgets(budgets, headroom)
+    budget = BudgetOptions(budget=str(limits[-1].budget_bytes), headroom=headroom)
+    lines = [
+        Line(axis_of(word, sizes, case), case.model, sizes, protocol, budget)
+        for word in parse_vary(vary)
+        for case in build_cases(split_models(models), sizes, protocol, budget)
+    ]
+    found: Found = {}
+    ours = Format("markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()])))
+    outputs = Outputs(options.output or (), [*({**formats(), ours.name: ours}).values()])
+    keep_runs(
+        _runs(found, lines, limits, options, check),
+        outputs,
+        lambda run: render_terminal(*sheets(run, [*found.values()])),
+        total=len(lines) * len(limits),
+        finished=lambda _: len(_edges_in(found)),
+    )
+    return _status(found)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Line:
+    """One model and the size of it that grows."""
+
+    axis: Axis
+    model: str
+    sizes: SizeOptions
+    protocol: ProtocolOptions
+    budget: BudgetOptions
+
+    def case(self, count: int) -> Case:
+        """The case at this many steps of what grows."""
+        (case,) = build_cases([self.model], self.axis.resize(self.sizes, count), self.protocol, self.budget)
+        return case
+
+    def nothing_found(self) -> Frontier:
+        """The frontier before its first edge."""
+        dtype = self.case(self.axis.start).dtype
+        return Frontier(model=self.model, dtype=dtype, size=self.axis.size, unit=self.axis.unit)
+
+
+Found = dict[Line, Frontier]
+
+
+def _parse_budgets(text: str, headroom: str) -> list[Budget]:
+    """Every size in '8GiB,12GiB' once, the smallest first."""
+    share = parse_percent(headroom)
+    return [Budget(budget_bytes=size, headroom=share) for size in sorted({*map(parse_bytes, text.split(","))})]
+
+
+def _runs(
+    found: Found, lines: Sequence[Line], budgets: Sequence[Budget], options: RunOptions, check: bool
+) -> Generator[RunFile]:
+    """The records so far, after each edge; `found` holds the frontiers that they belong to."""
+    command = shlex.join(["muse-bench", *sys.argv[1:]])
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(ProgressBar(len(lines) * len(budgets)))
+        start = functools.partial(
+            Runner,
+            workspace=lines[0].protocol.workspace,
+            explain=False,
+            timeout_seconds=options.timeout,
+            on_progress=lambda progress: bar.say(f"{_name(progress.case)}: {progress.phase}"),
+        )
+        measuring = stack.enter_context(start("auto")) if check else None
+        if measuring is not None and measuring.backend != "cuda":
+            raise UsageError(NO_GPU)
+        predicting = stack.enter_context(start("predict", gpu=AT_HAND if check else options.gpu))
+        for line in lines:
+            search = Search(
+                functools.partial(_run, predicting, line),
+                start=line.axis.start,
+                largest=line.axis.largest,
+                leap=line.axis.leap,
+            )
+            for budget in budgets:
+                edge = search.edge(budget)
+                checks = (_check(edge, line, measuring),) if measuring is not None and edge.count else ()
+                found[line] = found.get(line, line.nothing_found()).grown(edge, *checks)
+                bar.finished()
+                records = tuple(record for frontier in found.values() for record in frontier.records())
+                yield RunFile(environment=(measuring or predicting).environment, records=records, command=command)
+
+
+def _run(runner: Runner, line: Line, count: int) -> Record:
+    (record,) = runner.run([line.case(count)])
+    return record
+
+
+def _check(edge: Edge, line: Line, runner: Runner) -> Check:
+    """Measures at the edge, and beyond it where it is known to end."""
+    at_edge = edge.budget.judge(_run(runner, line, edge.count))
+    beyond = None if edge.is_least else edge.budget.judge(_run(runner, line, edge.count + 1))
+    return Check(edge=edge, at_edge=at_edge, beyond=beyond)
+
+
+def _name(case: Case) -> str:
+    """The case and those of its sizes that may grow."""
+    shape = "" if case.config is None else f", {case.config.n_layers} layers of {case.config.d_model}"
+    return f"{case.model}, batch {case.batch}, seq {case.seq}{shape}"
+
+
+def _edges_in(found: Found) -> list[Edge]:
+    return [edge for frontier in found.values() for edge in frontier.edges]
+
+
+def _status(found: Found) -> ExitCode:
+    """1 when an edge did not hold, else 4 when a case crashed, else 0."""
+    checks = [check for frontier in found.values() for check in frontier.checks]
+    if any(check.holds is False for check in checks):
+        return ExitCode.FAIL
+    crashed = any(record.status == "crashed" for check in checks for record in (check.at_edge, check.beyond) if record)
+    return ExitCode.CASE_FAILED if crashed or any(edge.reason for edge in _edges_in(found)) else ExitCode.OK

@@ -1,0 +1,22 @@
+"""The GPU of this machine, as a row of the table of GPUs: found by its title, without a CUDA context."""
+
+from muse_bench.errors import UsageError
+from muse_bench.measure.nvml import device_title
+from muse_bench.measure.nvml_device import UnavailableError
+from muse_bench.predict.gpus import Gpu, find_gpu
+
+AT_HAND = "auto"
+
+
+def choose_gpu(name: str) -> Gpu:
+    """The GPU of this name; 'auto' is the one at hand.
+
+    Raises: UsageError when the table has no such GPU, or none is at hand.
+    """
+    if name != AT_HAND:
+        return find_gpu(name)
+    try:
+        title = device_title()
+    except UnavailableError as error:
+        raise UsageError(f"--gpu auto needs a GPU in this machine ({error}): name one, such as rtx-4060") from error
+    return find_gpu(title)

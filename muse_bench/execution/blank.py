@@ -1,0 +1,30 @@
+"""The record that a case begins with: what was asked for, and nothing yet of what it gave."""
+
+import dataclasses
+
+from muse_bench.config import Case
+from muse_bench.record import Provenance, Record
+
+
+def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
+    """The record of a case before it has run."""
+    return Record(
+        model=case.model,
+        config={"vocab_size": case.vocab_size} if case.config is None else dataclasses.asdict(case.config),
+        mode=case.mode,
+        dtype=case.dtype,
+        batch=case.batch,
+        seq=case.seq,
+        status="ok",
+        provenance=provenance,
+        gpu=gpu,
+        optimizer=case.optimizer if case.mode == "train" else None,
+        autocast=case.autocast,
+        workspace_setting=case.workspace,
+        logits=case.logits,
+        new_tokens=case.new_tokens if case.mode == "decode" else None,
+        micro_batch=case.micro_batch,
+        seed=case.seed,
+        budget_bytes=case.budget_bytes,
+        limit_bytes=case.limit_bytes,
+    )

@@ -1,0 +1,164 @@
+"""Frontiers as tables: the largest values, the figures at each edge, and what was measured there."""
+
+from collections.abc import Iterator, Sequence
+
+from muse_bench.analysis.frontier import Check, Edge, Frontier
+from muse_bench.analysis.interval import device_interval
+from muse_bench.record import Record, RunFile
+from muse_bench.report import words
+from muse_bench.report.sheet import Sheet
+from muse_bench.units import GIB, format_mib
+
+ASSUMPTION = (
+    "Found by bisecting predictions, which takes it that whatever is larger than what does not fit does not fit either."
+)
+
+
+def sheets(run: RunFile, frontiers: Sequence[Frontier]) -> list[Sheet]:
+    """For each size that grew, the largest values and the edges; then the measurements, if there are any."""
+    found: list[Sheet] = []
+    for size in dict.fromkeys(frontier.size for frontier in frontiers):
+        along = [frontier for frontier in frontiers if frontier.size == size]
+        found += [_largest(run, size, along), _edges(size, along)]
+        if any(frontier.checks for frontier in along):
+            found.append(_checks(size, along))
+    return found
+
+
+def _largest(run: RunFile, size: str, along: Sequence[Frontier]) -> Sheet:
+    budgets = dict.fromkeys(edge.budget for frontier in along for edge in frontier.edges)
+    predicted = [edge.record for frontier in along for edge in frontier.edges if edge.record is not None]
+    headrooms = ", ".join(sorted({f"{budget.headroom * 100:.3g} %" for budget in budgets}))
+    return Sheet(
+        title=f"Largest {size} that fits, {_origin(predicted)}",
+        headings=("model", "dtype", *(f"{budget.budget_bytes / GIB:g} GiB" for budget in budgets)),
+        rows=[
+            (
+                words.plain(one.model),
+                one.dtype,
+                *(_largest_cell(one, one.edges[i : i + 1]) for i in range(len(budgets))),
+            )
+            for one in along
+        ],
+        labels=2,
+        notes=(
+            f"{words.protocol(run)}; {words.software(run)}; {headrooms} of each budget left free.",
+            *([_fits(predicted)] if predicted else []),
+            ASSUMPTION,
+            *_oddities(along),
+        ),
+    )
+
+
+def _edges(size: str, along: Sequence[Frontier]) -> Sheet:
+    rows = [(one, edge, edge.record) for one in along for edge in one.edges]
+    return Sheet(
+        title=f"At the edge of {size}, in MiB",
+        headings=("model", "budget", size, *_growing(size), "tokens", "params", "device", "at most", "limit"),
+        rows=[_edge_row(size, one, edge, record) for one, edge, record in rows if record is not None],
+        notes=("at most: the upper bound of the device, which the limit is held against; tokens: in one step.",),
+    )
+
+
+def _checks(size: str, along: Sequence[Frontier]) -> Sheet:
+    rows = [(one, check) for one in along for check in one.checks]
+    cards = ", ".join(sorted({str(check.at_edge.gpu) for _, check in rows}))
+    return Sheet(
+        title=f"Measured at the edge of {size}, {words.plain(cards)}, in MiB",
+        headings=("model", "budget", size, "predicted", "measured", "verdict", "beyond", "verdict", "the edge"),
+        rows=[_check_row(one, check) for one, check in rows],
+        notes=("predicted, measured: the device at the edge; beyond: measured one step beyond it.",),
+    )
+
+
+def _largest_cell(frontier: Frontier, edges: Sequence[Edge]) -> str:
+    """The value, '>=' where it may be larger still, 'none', or a dash where it is unknown."""
+    if not edges:
+        return "-"
+    (edge,) = edges
+    if edge.count:
+        return f"{'>= ' if edge.is_least else ''}{frontier.value(edge.count):,}"
+    return "-" if edge.reason else "none"
+
+
+def _edge_row(size: str, frontier: Frontier, edge: Edge, record: Record) -> tuple[str, ...]:
+    sized = {"batch": record.batch, "seq": record.seq, "layers": record.config.get("n_layers")}
+    value = sized.get(size, record.config.get("d_model"))
+    return (
+        words.plain(frontier.model),
+        f"{edge.budget.budget_bytes / GIB:g} GiB",
+        f"{value:,}" + ("" if edge.count else " (too large)"),
+        *(f"{record.config.get(name)}" for name in ("n_layers", "n_heads") if _growing(size)),
+        f"{record.batch * record.seq:,}",
+        words.count_text(record.parameters),
+        format_mib(record.device_peak_bytes),
+        format_mib(record.device_upper_bytes),
+        format_mib(edge.budget.limit_bytes),
+    )
+
+
+def _check_row(frontier: Frontier, check: Check) -> tuple[str, ...]:
+    predicted = check.edge.record
+    assert predicted is not None  # only what was predicted is checked
+    return (
+        words.plain(frontier.model),
+        f"{check.edge.budget.budget_bytes / GIB:g} GiB",
+        f"{frontier.value(check.edge.count):,}",
+        format_mib(predicted.device_peak_bytes),
+        *_measured(check.at_edge),
+        *(("-", "-") if check.beyond is None else _measured(check.beyond)),
+        _outcome(check),
+    )
+
+
+def _measured(record: Record) -> tuple[str, str]:
+    size = format_mib(record.device_peak_bytes) if record.status == "ok" else record.status
+    return size, record.verdict or "-"
+
+
+def _outcome(check: Check) -> str:
+    if check.holds is None:
+        return "not decided"
+    if not check.holds:
+        return "did not hold"
+    return "held, the next passes too" if check.beyond is not None and check.beyond.verdict == "PASS" else "held"
+
+
+def _growing(size: str) -> tuple[str, ...]:
+    """What grows with the width."""
+    return ("layers", "heads") if size == "d_model" else ()
+
+
+def _origin(predicted: Sequence[Record]) -> str:
+    cards = ", ".join(sorted({words.plain(str(record.gpu)) for record in predicted}))
+    return f"predicted for {cards}" if cards else "predicted"
+
+
+def _fits(predicted: Sequence[Record]) -> str:
+    intervals = (device_interval(record) for record in predicted)
+    sources = dict.fromkeys(interval.source for interval in intervals if interval is not None)
+    return f"A value fits when the upper bound of its prediction does ({'; '.join(sources)})."
+
+
+def _oddities(along: Sequence[Frontier]) -> Iterator[str]:
+    """What a reader must know of single edges: searches that ended early, and assumptions that did not hold."""
+    for one in along:
+        ends = dict.fromkeys(edge.reason for edge in one.edges if edge.reason)
+        for reason in ends:
+            yield words.plain(f"{one.model}: the search ended where a prediction failed: {reason}")
+        capped = [edge.count for edge in one.edges if edge.is_least and not edge.reason]
+        if capped:
+            yield words.plain(f"{one.model}: searched up to {one.size} {one.value(max(capped)):,}{_why(one)}.")
+        for edge in one.edges:
+            if edge.passes_again:
+                values = ", ".join(f"{one.value(count):,}" for count in edge.passes_again)
+                size = f"{edge.budget.budget_bytes / GIB:g} GiB"
+                yield words.plain(f"{one.model}, {size}: the assumption does not hold: {one.size} {values} fits again.")
+
+
+def _why(frontier: Frontier) -> str:
+    records = (edge.record for edge in frontier.edges if edge.record is not None)
+    micro = {record.micro_batch for record in records} - {None}
+    if frontier.size != "batch" or not micro:
+        return ""
+    return f", since every micro-batch of {micro.pop()} is traced anew and takes no more than its tokens"
