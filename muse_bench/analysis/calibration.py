@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from muse_bench.analysis.accuracy import Pair, Summary, case_key, relative_error, summarise
@@ -14,6 +14,8 @@ from muse_bench.units import GIB
 
 OTHER = "other"
 OURS = "muse-bench"
+WITH_WORKSPACES = "+workspaces"  # on the name of a predictor that knows none: with those that are predicted here
+KNOW_NO_WORKSPACES = ("mem-tracker", "mem-tracker-cuda")
 BUDGETS = tuple(size * GIB for size in (1, 2, 3, 4, 6, 8))
 HEADROOM = 0.1  # what --headroom is unless told
 
@@ -80,18 +82,37 @@ def count_verdicts(pairs: Sequence[Pair], budget_bytes: int) -> VerdictCount:
 
 def compare_peers(pairs: Iterable[Pair]) -> list[PeerSummary]:
     """This predictor and the others by part, over the cases that the others were asked about."""
-    summaries = []
-    for part, group in by_part(pair for pair in pairs if pair.predicted.peers).items():
-        names = dict.fromkeys(name for pair in group for name in pair.predicted.peers)
-        for name in (OURS, *names):
-            said = [(pair, _answer(pair, name)) for pair in group if name == OURS or name in pair.predicted.peers]
-            errors = summarise(relative_error(answer, pair.measured.peak_allocated_bytes) for pair, answer in said)
-            summaries.append(PeerSummary(name, part, sum(answer is None for _, answer in said), errors))
-    return summaries
+    return [
+        _summarise_peer(name, part, group)
+        for part, group in by_part(pair for pair in pairs if pair.predicted.peers).items()
+        for name in (OURS, *_predictors(group))
+    ]
 
 
-def _answer(pair: Pair, predictor: str) -> int | None:
-    return pair.predicted.peak_allocated_bytes if predictor == OURS else pair.predicted.peers[predictor]
+def _predictors(pairs: Iterable[Pair]) -> Iterator[str]:
+    """Those that were asked, each that knows no workspaces also with them."""
+    for name in dict.fromkeys(name for pair in pairs for name in pair.predicted.peers):
+        yield name
+        if name in KNOW_NO_WORKSPACES:
+            yield f"{name}{WITH_WORKSPACES}"
+
+
+def _summarise_peer(predictor: str, part: str, pairs: Iterable[Pair]) -> PeerSummary:
+    name = predictor.removesuffix(WITH_WORKSPACES)
+    asked = [pair for pair in pairs if name == OURS or name in pair.predicted.peers]
+    answers = [_answer(pair, name, with_workspaces=name != predictor) for pair in asked]
+    errors = summarise(
+        relative_error(answer, pair.measured.peak_allocated_bytes) for pair, answer in zip(asked, answers, strict=True)
+    )
+    return PeerSummary(predictor, part, answers.count(None), errors)
+
+
+def _answer(pair: Pair, name: str, *, with_workspaces: bool) -> int | None:
+    record = pair.predicted
+    answer = record.peak_allocated_bytes if name == OURS else record.peers[name]
+    if answer is None or not with_workspaces:
+        return answer
+    return None if record.ledger is None else answer + record.ledger.workspace
 
 
 @functools.cache

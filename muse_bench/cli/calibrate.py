@@ -17,10 +17,11 @@ from muse_bench.cli.progress import ProgressBar
 from muse_bench.cli.run import keep_runs
 from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
-from muse_bench.execution.at_hand import AT_HAND, choose_gpu
+from muse_bench.execution.at_hand import AT_HAND, choose_gpu, gpu_at_hand
 from muse_bench.execution.blank import blank_record
 from muse_bench.execution.peers import PeerWorker
 from muse_bench.execution.runner import Progress, Runner
+from muse_bench.measure.nvml_device import UnavailableError
 from muse_bench.predict.gpus import Gpu
 from muse_bench.record import Provenance, Record, RunFile
 from muse_bench.report import Format, formats
@@ -71,7 +72,7 @@ def calibrate(
         raise UsageError(f"--gpu {options.gpu} asks for predictions alone: add --predict-only, or leave it out")
     check_timeout(options)
     cases = _chosen(part, only)
-    gpu = choose_gpu(options.gpu or AT_HAND) if predict_only else _gpu_at_hand()
+    gpu = choose_gpu(options.gpu or AT_HAND) if predict_only else _gpu_to_measure()
     outputs = Outputs(options.output or (), (formats()["json"], TABLES))
     run = keep_runs(
         _runs(cases, gpu, options.timeout, predict_only=predict_only, peers=peers),
@@ -98,10 +99,10 @@ def _words(case: Case) -> str:
     return " ".join(filter(None, (case_name(record), record.mode, record.optimizer)))
 
 
-def _gpu_at_hand() -> Gpu:
+def _gpu_to_measure() -> Gpu:
     try:
-        return choose_gpu(AT_HAND)
-    except UsageError as error:
+        return gpu_at_hand()
+    except UnavailableError as error:
         raise UsageError(NO_GPU) from error
 
 
@@ -119,7 +120,7 @@ def _runs(
             runners["measured"] = stack.enter_context(measurer)
             if measurer.backend != "cuda":
                 raise UsageError(NO_GPU)
-        predictor = Runner("predict", gpu=gpu.name, timeout_seconds=timeout, on_progress=bar.phase)
+        predictor = Runner("predict", gpu=gpu.name, explain=False, timeout_seconds=timeout, on_progress=bar.phase)
         runners["predicted"] = stack.enter_context(predictor)
 
         def run_file() -> RunFile:

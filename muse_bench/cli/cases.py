@@ -49,6 +49,7 @@ def build_cases(
                 batch=sizes.batch,
                 seq=sizes.seq,
                 vocab_size=sizes.vocab,
+                autocast=protocol.autocast,
                 optimizer=protocol.optimizer or (preset.optimizer if preset else "adamw"),
                 logits=protocol.logits,
                 new_tokens=protocol.new_tokens,

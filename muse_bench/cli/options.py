@@ -6,7 +6,7 @@ stands for the preset's own value.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -76,6 +76,10 @@ class ProtocolOptions:
             show_default="the preset's",
             rich_help_panel=PROTOCOL,
         ),
+    ] = None
+    autocast: Annotated[
+        Literal["fp16", "bf16"] | None,
+        typer.Option(metavar="fp16|bf16", help="Run the forward pass under autocast.", rich_help_panel=PROTOCOL),
     ] = None
     optimizer: Annotated[
         Optimizer | None,

@@ -16,7 +16,14 @@ def choose_gpu(name: str) -> Gpu:
     if name != AT_HAND:
         return find_gpu(name)
     try:
-        title = device_title()
+        return gpu_at_hand()
     except UnavailableError as error:
         raise UsageError(f"--gpu auto needs a GPU in this machine ({error}): name one, such as rtx-4060") from error
-    return find_gpu(title)
+
+
+def gpu_at_hand() -> Gpu:
+    """The row of this machine's first GPU.
+
+    Raises: UnavailableError without a GPU, UsageError when the table has no such GPU.
+    """
+    return find_gpu(device_title())

@@ -30,7 +30,8 @@ from muse_bench.units import format_bytes
 
 DEFAULT_GPU = "rtx-4060"
 COMMIT_VARIABLE = "MUSE_BENCH_COMMIT"
-SPARES = 2  # processes that import torch while another measures
+# Processes that import torch while another measures: that takes them longer than most cases run.
+SPARES = max(1, min(4, (os.cpu_count() or 1) // 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,9 @@ class Runner:
     """Runs cases on this machine's GPU or predicts them for a named one; a context manager.
 
     On entry `backend` and `environment` are settled: 'auto' measures when the worker's torch sees a GPU.
-    Without `explain` a measurement has its headline numbers alone: no ledger, modules or timeline. `proves` adds a run
-    under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by simulating.
+    Without `explain` a measurement has its headline numbers alone, and a prediction no modules and no timeline.
+    `proves` adds a run under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by
+    simulating.
     Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
     """
 
@@ -147,8 +149,9 @@ class Runner:
         values = result["values"]
         peak_reserved = values["peak_reserved_bytes"]
         single = case.single_step
+        explained = _explained(record, values)
         return dataclasses.replace(
-            _explained(record, values),
+            explained if self._explains else dataclasses.replace(explained, modules=(), timeline=()),
             parameters=values["parameters"],
             peak_allocated_bytes=values["cold_peak_allocated_bytes" if single else "steady_peak_allocated_bytes"],
             cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],

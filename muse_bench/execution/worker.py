@@ -70,6 +70,7 @@ def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
     from muse_bench.predict.gpus import find_gpu
     from muse_bench.predict.trace import trace_case
 
+    torch.set_num_threads(1)  # what is computed is small: threads would mostly wait for one another, on a busy machine
     assert case.gpu is not None  # the runner names one
     gpu = find_gpu(case.gpu)
     trace, work = trace_case(case, gpu, say)

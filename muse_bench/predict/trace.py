@@ -130,6 +130,9 @@ def trace_case(case: Case, gpu: Gpu, on_phase: Any = None) -> tuple[Trace, Workl
         except UsageError:
             raise
         except Exception as error:
+            if "Storage size calculation overflowed" in str(error):
+                sizes = str(error).partition("sizes=")[2].split("]")[0].lstrip("[")
+                raise UsageError(f"the sizes overflow: a tensor of {sizes} is more than memory can count") from error
             operation = observer.trace.ops[-1].name if observer.trace.ops else "building it"
             raise explain(error, operation) from error
     observer.trace.libraries_bytes = observer.libraries_bytes()

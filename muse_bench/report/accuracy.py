@@ -6,6 +6,7 @@ from muse_bench.analysis.accuracy import FIGURES, Pair, Summary, pair_up, summar
 from muse_bench.analysis.calibration import (
     BUDGETS,
     HEADROOM,
+    WITH_WORKSPACES,
     VerdictCount,
     by_part,
     compare_peers,
@@ -25,11 +26,14 @@ NAMES = {
 }
 PREDICTORS = {
     "mem-tracker": "MemTracker, CPU tensors",
+    f"mem-tracker{WITH_WORKSPACES}": "the same and our workspaces",
     "mem-tracker-cuda": "MemTracker, CUDA tensors",
+    f"mem-tracker-cuda{WITH_WORKSPACES}": "the same and our workspaces",
     "accelerate": "accelerate estimate-memory",
 }
-ERRORS = ("median", "95th percentile", "worst", "under")
+ERRORS = ("median", "p95", "worst", "under")
 ZOO = "muse_bench.calibration.zoo:"
+SIZES = "Sizes: vocabulary/width of a preset, then batch x sequence."
 
 
 def accuracy_sheets(runs: Sequence[RunFile]) -> tuple[Sheet, ...]:
@@ -62,9 +66,11 @@ def _summary(pairs: Sequence[Pair], runs: Sequence[RunFile]) -> Sheet:
         rows=rows,
         labels=2,
         notes=(
-            "Errors are by absolute size; under: how many predictions say less than was measured, and by how much.",
+            "Errors by absolute size: median, 95th percentile (p95) and worst; under: how many predictions say less "
+            "than was measured, and by how much.",
             "No rule of prediction was changed for a held-out case; other: not in the matrix.",
-            f"{plain('; '.join(releases))}.",
+            f"{plain('; '.join(releases))}."
+            + (" Releases differ in what they keep for cuBLAS, by a few MiB." if len(releases) > 1 else ""),
         ),
     )
 
@@ -105,8 +111,9 @@ def _peers(pairs: Sequence[Pair]) -> Sheet:
         ],
         labels=2,
         notes=(
-            "MemTracker: torch's, under FakeTensorMode, the peak of the second step. accelerate: its weights for "
-            "inference and decoding, its training with Adam; it has no answer for other optimizers and modes.",
+            "MemTracker: torch's, under FakeTensorMode, the peak of the second step. It knows no workspaces of cuBLAS; "
+            "a second row adds those that muse-bench predicts.",
+            "accelerate: its weights for inference and decoding, its training with Adam; no answer for the rest.",
         ),
     )
 
@@ -119,17 +126,18 @@ def _with_no_answer(errors: Summary | None, without: int) -> tuple[str, ...]:
 def _cases(pairs: Sequence[Pair], records: Iterable[Record]) -> Sheet:
     return Sheet(
         title="Each case, in MiB",
-        headings=("part", "model", "mode", "sizes", "peak", "predicted", "error", "cold", "reserved", "device"),
+        headings=("part", "case", "peak", "predicted", "error", "cold", "reserved", "device"),
         rows=[_case_row(pair) for pair in pairs],
-        labels=4,
-        notes=("cold, reserved and device are errors of the prediction.", *_failures(records)),
+        labels=2,
+        notes=(f"cold, reserved and device are errors of the prediction. {SIZES}", *_failures(records)),
     )
 
 
 def _case_row(pair: Pair) -> tuple[str, ...]:
     record = pair.measured
     return (
-        *_labels(record),
+        part_of(record),
+        _case(record),
         format_mib(record.peak_allocated_bytes),
         format_mib(pair.predicted.peak_allocated_bytes),
         *(_percent(pair.error(figure)) for figure in FIGURES),
@@ -140,17 +148,20 @@ def _predictions(records: Sequence[Record]) -> Sheet:
     predicted = [record for record in records if record.provenance == "predicted"]
     return Sheet(
         title=f"Predicted for {_gpus(predicted)}, in MiB",
-        headings=("part", "model", "mode", "sizes", *(NAMES[figure] for figure in FIGURES)),
-        rows=[(*_labels(one), *(format_mib(getattr(one, figure)) for figure in FIGURES)) for one in predicted],
-        labels=4,
-        notes=tuple(_failures(records)),
+        headings=("part", "case", *(NAMES[figure] for figure in FIGURES)),
+        rows=[
+            (part_of(one), _case(one), *(format_mib(getattr(one, figure)) for figure in FIGURES)) for one in predicted
+        ],
+        labels=2,
+        notes=(SIZES, *_failures(records)),
     )
 
 
-def _labels(record: Record) -> tuple[str, ...]:
-    optimizer = f", {record.optimizer}" if record.optimizer else ""
-    workspace = " (workspace off)" if record.workspace_setting == "off" else ""
-    return part_of(record), case_name(record), plain(f"{record.mode}{optimizer}{workspace}"), _sizes(record)
+def _case(record: Record) -> str:
+    """The whole case in one text."""
+    optimizer = f" {record.optimizer}" if record.optimizer else ""
+    workspace = " workspace off" if record.workspace_setting == "off" else ""
+    return plain(f"{case_name(record)}, {record.mode}{optimizer}{workspace}, {_sizes(record)}")
 
 
 def _failures(records: Iterable[Record]) -> Iterator[str]:
@@ -159,8 +170,7 @@ def _failures(records: Iterable[Record]) -> Iterator[str]:
         if record.status != "ok":
             what = "measurement" if record.provenance == "measured" else "prediction"
             reason = f": {record.reason}" if record.reason else ""
-            case = ", ".join(_labels(record)[1:])
-            yield plain(f"{case}: the {what} {ENDINGS[record.status]}{reason}")
+            yield plain(f"{_case(record)}: the {what} {ENDINGS[record.status]}{reason}")
 
 
 def _gpus(records: Iterable[Record]) -> str:
@@ -170,7 +180,7 @@ def _gpus(records: Iterable[Record]) -> str:
 def _sizes(record: Record) -> str:
     vocab, width = (record.config.get(name) for name in ("vocab_size", "d_model"))
     shape = f"{vocab}/{width}, " if width else ""
-    return plain(f"{shape}{record.batch} x {record.seq}")
+    return f"{shape}{record.batch} x {record.seq}"
 
 
 def _percent(error: float | None) -> str:

@@ -112,7 +112,7 @@ def test_measuring_takes_no_instrumented_run_and_predicts_for_the_gpu_at_hand(ca
     assert call("calibrate", "--timeout", "60") == 0
     measurer, predictor = machine.made
     assert (measurer.asked, measurer.options["explain"], measurer.options["timeout_seconds"]) == ("auto", False, 60)
-    assert (predictor.asked, predictor.options["gpu"]) == ("predict", "h200")
+    assert (predictor.asked, predictor.options["gpu"], predictor.options["explain"]) == ("predict", "h200", False)
 
 
 def test_without_a_gpu_it_says_what_can_be_done(call, without_gpu, capsys, tmp_path):
@@ -121,6 +121,12 @@ def test_without_a_gpu_it_says_what_can_be_done(call, without_gpu, capsys, tmp_p
     assert "needs a CUDA GPU" in line
     assert "`muse-bench accuracy FILE`" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gpu_that_the_table_lacks_is_named_and_not_called_none(call, machine, monkeypatch, capsys):
+    monkeypatch.setattr("muse_bench.execution.at_hand.device_title", lambda: "NVIDIA H999")
+    assert call("calibrate") == 2
+    assert "'NVIDIA H999' is not a known GPU" in capsys.readouterr().err
 
 
 def test_a_gpu_that_torch_cannot_use_is_none(call, machine, capsys):
@@ -206,7 +212,7 @@ def test_ctrl_c_keeps_what_has_finished(call, machine, capsys, tmp_path):
     assert call("calibrate", "-o", "a.json") == 130
     shown = capsys.readouterr()
     assert shown.err == "muse-bench: interrupted: 1 of 3 cases finished\n"
-    assert "encoder" in shown.out
+    assert "Each case" in shown.out
     assert len(read_run_file(tmp_path / "a.json").records) == 2
 
 
@@ -218,7 +224,7 @@ def test_a_case_that_cannot_be_had_is_named_and_the_others_run(call, machine, ca
     assert len(read_run_file(tmp_path / "a.json").records) == 6
     text = (tmp_path / "a.md").read_text()
     what = {"measured": "measurement", "predicted": "prediction"}[provenance]
-    assert f"gpt2 fp32 autocast bf16, train, adamw, 2 x 512: the {what}" in text
+    assert f"gpt2 fp32 autocast bf16, train adamw, 2 x 512: the {what}" in text
     assert ("too hot" if found == "crashed" else "needs transformers") in text
 
 

@@ -70,3 +70,11 @@ def test_a_real_ctrl_c_keeps_the_finished_case(muse_bench, tmp_path):
     assert err == "muse-bench: interrupted: 1 of 2 cases finished\n"
     assert "baseline" in out
     assert [record["model"] for record in json.loads((tmp_path / "a.json").read_text())["records"]] == ["baseline"]
+
+
+def test_sizes_that_overflow_are_a_usage_error(muse_bench):
+    """A tensor whose bytes no 64-bit number can hold is the user's slip, not a crash of the case."""
+    done = muse_bench("predict", "baseline", "--vocab", str(1 << 40), "--d-model", str(1 << 30))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "the sizes overflow" in done.stderr

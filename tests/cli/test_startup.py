@@ -23,7 +23,14 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["compare", "--help"], ["--version"], ["compare", "--heads", "7"], ["report", "none.json"], ["calibrate", "--only", "none"]],
+    [
+        ["--help"],
+        ["compare", "--help"],
+        ["--version"],
+        ["compare", "--heads", "7"],
+        ["report", "none.json"],
+        ["calibrate", "--only", "none"],
+    ],
 )
 def test_help_and_mistakes_import_neither_torch_nor_pandas(arguments):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "kernels")))}

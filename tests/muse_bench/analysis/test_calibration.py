@@ -6,10 +6,10 @@ import json
 import pytest
 
 from muse_bench.analysis.accuracy import Pair
-from muse_bench.analysis.calibration import OURS, by_part, compare_peers, count_verdicts, part_of
+from muse_bench.analysis.calibration import OURS, WITH_WORKSPACES, by_part, compare_peers, count_verdicts, part_of
 from muse_bench.calibration.cases import DEVELOPMENT, HELD_OUT, PARTS, build_case
 from muse_bench.execution.blank import blank_record
-from muse_bench.record import Record
+from muse_bench.record import Ledger, Record
 from muse_bench.units import GIB, MIB
 
 
@@ -94,13 +94,23 @@ def test_predictors_are_held_to_the_same_cases_and_silence_is_counted(make_pair)
         make_pair(peak_allocated_bytes=None, status="crashed", peers={"mem-tracker": 120 * MIB, "accelerate": None}),
         make_pair(peak_allocated_bytes=500 * MIB),  # the others were not asked
     ]
-    ours, tracker, accelerate = compare_peers(pairs)
+    ours, tracker, _, accelerate = compare_peers(pairs)
     assert (ours.predictor, ours.errors.cases, ours.without_answer) == (OURS, 1, 1)
     assert ours.errors.worst == pytest.approx(0.01)
     assert (tracker.errors.cases, tracker.errors.under_estimates, tracker.without_answer) == (2, 1, 0)
     assert tracker.errors.worst == pytest.approx(0.2)
     assert (accelerate.errors, accelerate.without_answer) == (None, 2)
     assert {summary.part for summary in (ours, tracker, accelerate)} == {"held-out"}
+
+
+def test_a_predictor_that_knows_no_workspaces_is_also_shown_with_them(make_pair):
+    """Else its error on a small model would be cuBLAS's alone."""
+    ledger = Ledger(parameters=92 * MIB, workspace=8 * MIB)
+    pair = make_pair(peers={"mem-tracker": 92 * MIB, "accelerate": 92 * MIB}, ledger=ledger)
+    found = {one.predictor: one.errors.worst for one in compare_peers([pair]) if one.errors}
+    assert found["mem-tracker"] == pytest.approx(0.08)
+    assert found[f"mem-tracker{WITH_WORKSPACES}"] == 0
+    assert f"accelerate{WITH_WORKSPACES}" not in found
 
 
 def test_nobody_asked_is_no_comparison(make_pair):

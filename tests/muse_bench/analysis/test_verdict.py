@@ -2,28 +2,65 @@
 
 import pytest
 
-from muse_bench.analysis.verdict import PREDICTION_ERROR, exit_code, judge, margin_bytes, reason_of
+from muse_bench.analysis.verdict import exit_code, judge, margin_bytes, reason_of
 from muse_bench.errors import ExitCode
+from muse_bench.record import Proof
 
+MIB = 1 << 20
 LIMIT = 1_000_000
 CROWDED = ("other processes on the GPU: pid 7 (python) holds 300 MiB",)
 MEASURED = {"provenance": "measured", "device_peak_provenance": "sampled", "limit_bytes": LIMIT}
 
 
+def predicted(make_record, **changes):
+    """1,000 MiB reserved and 500 MiB of context."""
+    sizes = {"peak_reserved_bytes": 1_000 * MIB, "context_bytes": 500 * MIB, "device_peak_bytes": 1_500 * MIB}
+    return make_record(**{**sizes, "context_source": "estimated: from others", **changes})
+
+
 @pytest.mark.parametrize(
-    ("peak", "verdict"),
+    ("limit", "verdict"),
     [
-        (int(LIMIT / (1 + PREDICTION_ERROR)) - 1, "PASS"),
-        (int(LIMIT / (1 + PREDICTION_ERROR)) + 2, "INCONCLUSIVE"),
-        (LIMIT, "INCONCLUSIVE"),
-        (int(LIMIT / (1 - PREDICTION_ERROR)) - 2, "INCONCLUSIVE"),
-        (int(LIMIT / (1 - PREDICTION_ERROR)) + 2, "FAIL"),
+        (1_040 + 500 + 256, "PASS"),
+        (1_040 + 500 + 256 - 1, "INCONCLUSIVE"),
+        (960 + 500 - 128, "INCONCLUSIVE"),
+        (960 + 500 - 128 - 1, "FAIL"),
     ],
 )
-def test_a_prediction_decides_only_outside_its_error(make_record, peak, verdict):
-    record = judge(make_record(device_peak_bytes=peak, limit_bytes=LIMIT))
+def test_a_prediction_decides_only_outside_its_interval(make_record, limit, verdict):
+    """1,000 MiB of reserved memory err by 4 %, 500 MiB of an estimated context by 256 MiB up and 128 down."""
+    record = judge(predicted(make_record, limit_bytes=limit * MIB))
     assert record.verdict == verdict
-    assert "error" in reason_of(record)
+    assert (record.device_lower_bytes, record.device_upper_bytes) == (1_332 * MIB, 1_796 * MIB)
+    assert "reserved -4 % to +4 %, as calibrated; context -128 to +256 MiB, estimated" in reason_of(record)
+
+
+def test_the_reason_names_both_bounds_of_what_is_not_decided(make_record):
+    reason = reason_of(judge(predicted(make_record, limit_bytes=1_500 * MIB)))
+    assert reason.startswith("1,332.0 MiB to 1,796.0 MiB, on both sides of the limit of 1,500.0 MiB")
+
+
+def test_a_measurement_has_no_interval(make_record):
+    record = judge(make_record(device_peak_bytes=LIMIT, peak_reserved_bytes=LIMIT // 2, **MEASURED))
+    assert record.device_lower_bytes is record.device_upper_bytes is None
+
+
+@pytest.mark.parametrize(("ran", "verdict"), [(True, "PASS"), (False, "FAIL")])
+@pytest.mark.parametrize(
+    "known",
+    [
+        {"device_peak_bytes": LIMIT // 2, "peak_reserved_bytes": LIMIT // 4, **MEASURED},
+        {"device_peak_bytes": LIMIT * 2, "peak_reserved_bytes": LIMIT * 2, **MEASURED},
+        {"device_peak_bytes": LIMIT * 2, "peak_reserved_bytes": LIMIT * 2, "limit_bytes": LIMIT},
+        {"device_peak_bytes": 2, "peak_reserved_bytes": 1, "limit_bytes": LIMIT},
+        {"device_peak_bytes": None, "status": "oom", **MEASURED},
+    ],
+)
+def test_proof_by_running_outranks_whatever_else_is_known(make_record, known, ran, verdict):
+    record = judge(make_record(**known, proof=Proof(cap_bytes=LIMIT // 2, ran=ran, steps=5, alloc_retries=3)))
+    assert record.verdict == verdict
+    assert reason_of(record).startswith("proven: ")
+    assert "3 times" in reason_of(record)
 
 
 @pytest.mark.parametrize(("peak", "verdict"), [(LIMIT, "PASS"), (LIMIT + 1, "FAIL")])

@@ -33,7 +33,7 @@ def test_a_name_is_taken_whatever_is_at_hand(device):
 
 def test_a_gpu_that_the_table_lacks_is_named(device):
     device("NVIDIA H200 MIG 1g.18gb")
-    with pytest.raises(UsageError, match="'NVIDIA H200 MIG 1g.18gb' is not a known GPU"):
+    with pytest.raises(UsageError, match=r"'NVIDIA H200 MIG 1g\.18gb' is not a known GPU"):
         choose_gpu("auto")
 
 

@@ -434,6 +434,14 @@ def test_without_explaining_a_measurement_takes_one_process_and_has_no_ledger(wo
     assert [one.tasks for one in worker.all if one.tasks] == [["peaks"]]
 
 
+def test_without_explaining_a_prediction_keeps_its_ledger_alone(worker):
+    """The modules and moments of a hundred cases are megabytes that nobody reads."""
+    with Runner("predict", explain=False) as runner:
+        record = run_one(runner, preset())
+    assert record.ledger.parameters == 60 * MIB
+    assert record.modules == record.timeline == ()
+
+
 @pytest.mark.parametrize(
     ("backend", "gpu", "hidden"), [("predict", None, True), ("auto", "h200", True), ("auto", None, False)]
 )
