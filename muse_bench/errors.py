@@ -24,7 +24,7 @@ class UsageError(MuseBenchError):
     """A wrong option, model, size, file or name."""
 
 
-class UntraceableModel(MuseBenchError):
+class UntraceableModel(MuseBenchError):  # noqa: N818
     """A model that cannot be traced without a GPU; names the operation and where it is called."""
 
     exit_code = ExitCode.CASE_FAILED

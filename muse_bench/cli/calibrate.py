@@ -116,7 +116,9 @@ def _runs(
         bar = stack.enter_context(ProgressBar(len(cases) * (1 + peers)))
         runners: dict[Provenance, Runner] = {}
         if not predict_only:
-            measurer = Runner("auto", explain=False, timeout_seconds=timeout, on_progress=bar.phase)
+            measurer = Runner(
+                "auto", explain=False, preload=("transformers",), timeout_seconds=timeout, on_progress=bar.phase
+            )
             runners["measured"] = stack.enter_context(measurer)
             if measurer.backend != "cuda":
                 raise UsageError(NO_GPU)

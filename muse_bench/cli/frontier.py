@@ -35,7 +35,7 @@ from muse_bench.record import Record, RunFile
 from muse_bench.report import Format, formats
 from muse_bench.report.frontier import sheets
 from muse_bench.report.sheet import render_markdown, render_terminal
-from muse_bench.units import parse_bytes, parse_percent
+from muse_bench.units import MIB, parse_bytes, parse_percent
 
 NO_GPU = "--check measures the edges on a CUDA GPU, and there is none here: leave it out"
 
@@ -122,9 +122,15 @@ Found = dict[Line, Frontier]
 
 
 def _parse_budgets(text: str, headroom: str) -> list[Budget]:
-    """Every size in '8GiB,12GiB' once, the smallest first."""
-    share = parse_percent(headroom)
-    return [Budget(budget_bytes=size, headroom=share) for size in sorted({*map(parse_bytes, text.split(","))})]
+    """Every size in '8GiB,12GiB' once, the smallest first.
+
+    Raises: UsageError for what is no size, and for one that no card has: a number without its unit.
+    """
+    share, sizes = parse_percent(headroom), {parse_bytes(part): part.strip() for part in text.split(",")}
+    for size, part in sizes.items():
+        if size < MIB:
+            raise UsageError(f"--budgets '{part}' is {size} bytes, less than any card has: write a unit, such as 8GiB")
+    return [Budget(budget_bytes=size, headroom=share) for size in sorted(sizes)]
 
 
 def _runs(

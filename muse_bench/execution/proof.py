@@ -12,7 +12,7 @@ from muse_bench.predict.capacity import STEP_BYTES, smallest_that_runs
 from muse_bench.record import Proof, Record
 from muse_bench.units import MIB, format_bytes
 
-ATTEMPTS = 3  # a context that turns out larger than thought asks for another run, under a lower cap
+ATTEMPTS = 4  # a context that turns out other than thought asks for another run, under another cap
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,21 @@ def find_smallest_budget(record: Record, case: Case, attempt: Try) -> Record:
 
 
 def _within_limit(case: Case, context: int | None, attempt: Try) -> Attempt:
-    """An attempt that stayed within the limit, context and all, or ended under a cap that was not too low."""
+    """An attempt that stayed within the limit, context and all, or one that ended though the context left it no less.
+
+    The context that a run ends with, not the one that it was told, decides whether its cap was the right one.
+    """
+    ended: Attempt | None = None
     for _ in range(ATTEMPTS):
         made = _decided(attempt(case, context))
-        if not made.ran or made.used_bytes <= case.limit_bytes:
-            return made
         context = made.used_bytes - made.peak_reserved_bytes
-    raise Unproven(f"the context grew beyond {format_bytes(context)} in {ATTEMPTS} runs")
+        if made.ran and made.used_bytes <= case.limit_bytes:
+            return made
+        if not made.ran:
+            ended = made
+        if ended is not None and case.limit_bytes - context <= ended.cap_bytes:
+            return ended
+    raise Unproven(f"the context kept changing, to {format_bytes(context)} in the last of {ATTEMPTS} runs")
 
 
 def _decided(made: Attempt) -> Attempt:

@@ -22,7 +22,7 @@ from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.blank import blank_record
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
-from muse_bench.execution.protocol import TIMING, Request, Result, Task
+from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
 from muse_bench.measure.nvml import DeviceView, NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Ledger, ModuleRow, Record, TimelinePoint
@@ -50,7 +50,7 @@ class Runner:
     On entry `backend` and `environment` are settled: 'auto' measures when the worker's torch sees a GPU.
     Without `explain` a measurement has its headline numbers alone, and a prediction no modules and no timeline.
     `proves` adds a run under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by
-    simulating.
+    simulating. Processes that wait for their case import `preload`, and what optimizers import at their first step.
     Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
     """
 
@@ -66,6 +66,7 @@ class Runner:
         explain: bool = True,
         proves: bool = False,
         bisects: bool = False,
+        preload: Sequence[str] = (),
         timeout_seconds: float | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
@@ -80,6 +81,8 @@ class Runner:
         self._variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
         if backend == "predict" or (backend == "auto" and gpu is not None):
             self._variables["CUDA_VISIBLE_DEVICES"] = ""  # predicts the same everywhere, with no context on a GPU
+        else:
+            self._variables[PRELOAD_VARIABLE] = ",".join(("torch._dynamo", *preload))
         self._spares: collections.deque[WorkerProcess] = collections.deque()
 
     def __enter__(self) -> Self:

@@ -4,7 +4,9 @@ A measuring worker serves one request, so that every case has a process of its o
 waits, touching no GPU until its request arrives. What a model prints goes to stderr, never into the answers.
 """
 
+import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import platform
@@ -18,7 +20,7 @@ import torch
 import muse_bench
 from muse_bench.config import Case
 from muse_bench.errors import MuseBenchError, UsageError
-from muse_bench.execution.protocol import TIMING, Hello, Phase, Request, Result
+from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Hello, Phase, Request, Result
 from muse_bench.predict.allocator import AllocatorConfig, OutOfMemory
 from muse_bench.predict.capacity import smallest_capacity_bytes
 from muse_bench.timeline import Profile, profile
@@ -31,6 +33,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _answer(answers, Hello(kind="hello", environment=_environment(), cuda_unavailable=_cuda_unavailable()))
+    for module in filter(None, os.environ.get(PRELOAD_VARIABLE, "").split(",")):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
     for line in sys.stdin:
         request: Request = json.loads(line)
         _answer(answers, _serve(request, lambda text: _answer(answers, Phase(kind="phase", text=text))))

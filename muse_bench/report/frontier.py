@@ -65,20 +65,22 @@ def _checks(size: str, along: Sequence[Frontier]) -> Sheet:
     cards = ", ".join(sorted({str(check.at_edge.gpu) for _, check in rows}))
     return Sheet(
         title=f"Measured at the edge of {size}, {words.plain(cards)}, in MiB",
-        headings=("model", "budget", size, "predicted", "measured", "verdict", "beyond", "verdict", "the edge"),
+        headings=("model", "budget", size, "predicted", "measured", "beyond", "the edge"),
         rows=[_check_row(one, check) for one, check in rows],
-        notes=("predicted, measured: the device at the edge; beyond: measured one step beyond it.",),
+        notes=("predicted, measured: the device at the edge; beyond: measured one step beyond it, which may fit too.",),
     )
 
 
 def _largest_cell(frontier: Frontier, edges: Sequence[Edge]) -> str:
-    """The value, '>=' where it may be larger still, 'none', or a dash where it is unknown."""
+    """The value, '>=' where it may be larger, 'none' where the least is too large, a dash where that is unknown."""
     if not edges:
         return "-"
     (edge,) = edges
     if edge.count:
         return f"{'>= ' if edge.is_least else ''}{frontier.value(edge.count):,}"
-    return "-" if edge.reason else "none"
+    if edge.record is None:
+        return "-"
+    return "none" if edge.record.verdict == "FAIL" else "none sure"
 
 
 def _edge_row(size: str, frontier: Frontier, edge: Edge, record: Record) -> tuple[str, ...]:
@@ -87,8 +89,8 @@ def _edge_row(size: str, frontier: Frontier, edge: Edge, record: Record) -> tupl
     return (
         words.plain(frontier.model),
         f"{edge.budget.budget_bytes / GIB:g} GiB",
-        f"{value:,}" + ("" if edge.count else " (too large)"),
-        *(f"{record.config.get(name)}" for name in ("n_layers", "n_heads") if _growing(size)),
+        f"{value:,}" + ("" if edge.count else f" ({'too large' if record.verdict == 'FAIL' else 'not sure'})"),
+        *(str(record.config.get("n_layers")) for _ in _growing(size)),
         f"{record.batch * record.seq:,}",
         words.count_text(record.parameters),
         format_mib(record.device_peak_bytes),
@@ -105,28 +107,27 @@ def _check_row(frontier: Frontier, check: Check) -> tuple[str, ...]:
         f"{check.edge.budget.budget_bytes / GIB:g} GiB",
         f"{frontier.value(check.edge.count):,}",
         format_mib(predicted.device_peak_bytes),
-        *_measured(check.at_edge),
-        *(("-", "-") if check.beyond is None else _measured(check.beyond)),
+        _measured(check.at_edge),
+        "-" if check.beyond is None else _measured(check.beyond),
         _outcome(check),
     )
 
 
-def _measured(record: Record) -> tuple[str, str]:
-    size = format_mib(record.device_peak_bytes) if record.status == "ok" else record.status
-    return size, record.verdict or "-"
+def _measured(record: Record) -> str:
+    return format_mib(record.device_peak_bytes) if record.status == "ok" else record.status
 
 
 def _outcome(check: Check) -> str:
     if check.holds is None:
-        return "not decided"
+        return "undecided"
     if not check.holds:
         return "did not hold"
-    return "held, the next passes too" if check.beyond is not None and check.beyond.verdict == "PASS" else "held"
+    return "held; next fits" if check.beyond is not None and check.beyond.verdict == "PASS" else "held"
 
 
 def _growing(size: str) -> tuple[str, ...]:
     """What grows with the width."""
-    return ("layers", "heads") if size == "d_model" else ()
+    return ("layers",) if size == "d_model" else ()
 
 
 def _origin(predicted: Sequence[Record]) -> str:

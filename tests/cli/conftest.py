@@ -1,6 +1,7 @@
 """The command line run as a process of its own, and in this one with a runner that invents its records."""
 
 import dataclasses
+import importlib
 import os
 import subprocess
 import sys
@@ -34,9 +35,14 @@ def muse_bench(tmp_path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 class FakeRunner:
-    """Stands in for the runner: `peaks` says what each model's case gives, in MiB, a status or an exception."""
+    """Stands in for the runner: `peaks` says what each model's case gives, in MiB, a status or an exception.
 
-    peaks: dict[str, int | str | BaseException] = {}  # noqa: RUF012
+    A function gives it from the case. With backend "cuda" whatever is not asked for as a prediction is measured, and
+    then `measured` says what it gives, where it has the model.
+    """
+
+    peaks: dict[str, Any] = {}  # noqa: RUF012
+    measured: dict[str, Any] = {}  # noqa: RUF012
     made: list["FakeRunner"] = []  # noqa: RUF012
     backend = "predict"
     environment = Environment(muse_bench="0.1.0", torch="2.13.0", gpu="NVIDIA GeForce RTX 4060")
@@ -55,13 +61,16 @@ class FakeRunner:
         self.cases = list(cases)
         for index, case in enumerate(cases):
             self.options["on_progress"](Progress(index, len(cases), case, "building"))
-            found = self.peaks.get(case.model, 100)
+            measures = self.backend == "cuda" and self.asked != "predict"
+            peaks = {**self.peaks, **self.measured} if measures else self.peaks
+            found = peaks.get(case.model, 100)
+            found = found(case) if callable(found) else found
             if isinstance(found, BaseException):
                 raise found
-            yield _record(case, found)
+            yield _record(case, found, "measured" if measures else "predicted")
 
 
-def _record(case: Case, found: int | str) -> Record:
+def _record(case: Case, found: int | str, provenance: Any) -> Record:
     record = Record(
         model=case.model,
         config={} if case.config is None else dataclasses.asdict(case.config),
@@ -70,10 +79,11 @@ def _record(case: Case, found: int | str) -> Record:
         batch=case.batch,
         seq=case.seq,
         status="ok",
-        provenance="predicted",
+        provenance=provenance,
         gpu="NVIDIA GeForce RTX 4060",
         workspace_setting=case.workspace,
         logits=case.logits,
+        micro_batch=case.micro_batch,
         budget_bytes=case.budget_bytes,
         limit_bytes=case.limit_bytes,
     )
@@ -87,8 +97,11 @@ def _record(case: Case, found: int | str) -> Record:
 @pytest.fixture
 def runner(monkeypatch) -> type[FakeRunner]:
     """The stand-in, put where commands find their runner."""
-    monkeypatch.setattr("muse_bench.cli.run.Runner", FakeRunner)
+    for module in ("run", "frontier"):  # by import: the package's attribute `frontier` is the command
+        monkeypatch.setattr(importlib.import_module(f"muse_bench.cli.{module}"), "Runner", FakeRunner)
     monkeypatch.setattr(FakeRunner, "peaks", {})
+    monkeypatch.setattr(FakeRunner, "measured", {})
+    monkeypatch.setattr(FakeRunner, "backend", "predict")
     monkeypatch.setattr(FakeRunner, "made", [])
     return FakeRunner
 

@@ -49,6 +49,20 @@ def _assert_usage_error(process, *said: str) -> None:
         (["compare", "--seed", "-1"], ["--seed -1", "0"]),
         (["verify-8gb", "--budget", "8 GB"], ["'8 GB'", "8GiB"]),
         (["verify-8gb", "--headroom", "100%"], ["'100%'", "10%"]),
+        (["verify-8gb", "--prove", "--gpu", "rtx-3080"], ["--prove", "CUDA", "--gpu"]),
+        (["frontier", "--vary", "batch,depth"], ["--vary 'depth'", "batch, seq, layers, width"]),
+        (["frontier", "--vary", ""], ["--vary ''", "batch, seq"]),
+        (["frontier", "--budgets", "8GiB,12"], ["'12'", "12 bytes", "8GiB"]),
+        (["frontier", "--budgets", "8GB"], ["'8GB'", "8GiB"]),
+        (["frontier", "--budgets", "8GiB,"], ["''", "8GiB"]),
+        (["frontier", "--headroom", "lots"], ["'lots'", "10%"]),
+        (["frontier", "--models", "ultr"], ["'ultr'", "ultra"]),
+        (["frontier", "--models", "mine.py:build", "--vary", "layers"], ["'mine.py:build'", "--vary layers", "batch"]),
+        (["frontier", "--models", "ultra", "--d-model", "1000", "--vary", "width"], ["--vary width", "1000", "16"]),
+        (["frontier", "--gpu", "rtx-9999"], ["rtx-9999", "rtx-"]),
+        (["frontier", "--check", "--gpu", "rtx-3080"], ["--check", "--gpu rtx-3080"]),
+        (["frontier", "--check"], ["--check", "CUDA"]),
+        (["frontier", "--timeout", "0"], ["--timeout 0", "more than 0"]),
         (["measure", "mine.py:build", "--mode", "decode"], ["'mine.py:build'", "presets"]),
         (["measure"], ["MODEL", "--help"]),
         (["compare", "--modle", "ultra"], ["--modle", "--model"]),
@@ -58,7 +72,7 @@ def _assert_usage_error(process, *said: str) -> None:
     ],
 )
 def test_a_wrong_option(muse_bench, tmp_path, arguments, said):
-    process = muse_bench(*arguments, *(["--output", "out.json"] if arguments[0] == "compare" else []))
+    process = muse_bench(*arguments, *(["--output", "out.json"] if arguments[0] in ("compare", "frontier") else []))
     _assert_usage_error(process, *said)
     assert list(tmp_path.iterdir()) == []
 

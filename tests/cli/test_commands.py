@@ -93,6 +93,33 @@ def test_verify_exits_with_the_worst_verdict(call, runner, capsys, peaks, code):
     assert "What takes the most" in shown
 
 
+def test_proofs_are_asked_of_the_runner(call, runner):
+    runner.backend = "cuda"
+    assert call("verify-8gb", "--prove", "--bisect") == 0
+    assert (runner.made[0].options["proves"], runner.made[0].options["bisects"]) == (True, True)
+    assert call("verify-8gb") == 0
+    assert (runner.made[1].options["proves"], runner.made[1].options["bisects"]) == (False, False)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--backend", "predict"], ["--gpu", "rtx-3080"]])
+def test_a_proof_needs_a_gpu(call, capsys, tmp_path, arguments):
+    """A prediction must not pass for the proof that was asked for."""
+    assert call("verify-8gb", "--prove", *arguments, "--output", "a.json") == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("muse-bench: error: --prove runs the case on a CUDA GPU")
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_prediction_shows_its_bounds_and_where_they_come_from(call, runner, capsys):
+    runner.peaks = {"ultra": 7_200}
+    assert call("verify-8gb", "--models", "ultra,tuned") == 3
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "at least at most" in shown
+    assert "At least, at most: reserved -4 % to +4 %, as calibrated; context -128 to +256 MiB, estimated" in shown
+    assert "ultra: verdict: INCONCLUSIVE: 6,912.0 MiB to 7,744.0 MiB" in shown
+
+
 def test_outputs_hold_the_run_in_every_format(call, runner, tmp_path):
     runner.peaks = {"ultra": 25}
     files = ["--output", "a.json", "-o", "a.csv", "-o", "a.md"]

@@ -78,3 +78,24 @@ def test_sizes_that_overflow_are_a_usage_error(muse_bench):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "the sizes overflow" in done.stderr
+
+
+def test_a_frontier_is_predicted_and_its_edge_is_where_the_verdict_turns(muse_bench, tmp_path):
+    sized = ("--models", "baseline", *SMALL[:-2], "--gpu", "h200")
+    process = muse_bench("frontier", *sized, "--vary", "seq", "--budgets", "1.5GiB", "-o", "edge.json")
+    assert (process.returncode, process.stderr) == (0, "")
+    (edge,) = read_run_file(tmp_path / "edge.json").records
+    assert edge.verdict == "PASS"
+    beyond = muse_bench("verify-8gb", *sized, "--seq", str(edge.seq + 64), "--budget", "1.5GiB")
+    assert beyond.returncode == 3, beyond.stdout
+
+
+def test_a_prediction_bisects_the_smallest_budget(muse_bench, tmp_path):
+    asked = ("--models", "baseline", "--backend", "predict", "--bisect")
+    process = muse_bench("verify-8gb", *SMALL, "--batch", "64", *asked, "-o", "a.json")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "smallest" in process.stdout
+    (record,) = read_run_file(tmp_path / "a.json").records
+    assert (
+        record.peak_allocated_bytes < record.smallest_budget_bytes - record.context_bytes <= record.peak_reserved_bytes
+    )

@@ -32,7 +32,8 @@ class Model(nn.Module):
 
 class Chosen(Model):
     def forward(self, ids):
-        return super().forward(ids)[: int(ids.sum().item()) + 1]
+        logits = super().forward(ids)
+        return logits[: int((logits > 0).sum().item()) + 1]
 
 def noisy():
     for _ in range(2_000):
@@ -189,7 +190,7 @@ def test_a_model_that_cannot_be_traced_is_a_row_that_says_so(runner, external):
     """Its shapes depend on values, which a prediction has none of."""
     record, after = runner.run([external("Chosen", mode="inference"), preset()])
     assert record.status == "crashed"
-    assert re.search("item|_local_scalar_dense", record.reason)
+    assert re.search("nonzero|_local_scalar_dense", record.reason)
     assert "\n" not in record.reason
     assert record.ledger is record.peak_allocated_bytes is record.device_peak_bytes is None
     assert_whole(after)
@@ -252,6 +253,7 @@ class FakeWorker:
 
     def __init__(self, environment):
         self.environment, self.tasks, self.closed, self.pid = environment, [], False, 1_000 + len(self.all)
+        self.requests = []
         self.all.append(self)
 
     def hello(self):
@@ -259,6 +261,7 @@ class FakeWorker:
 
     def ask(self, request, timeout_seconds, on_phase):
         self.tasks.append(request["task"])
+        self.requests.append(request)
         answer = self.answers[request["task"]]
         if isinstance(answer, Exception):
             raise answer
@@ -423,7 +426,7 @@ def test_the_workspace_setting_reaches_every_process(worker):
     with Runner("cuda", workspace="off") as runner:
         run_one(runner, preset())
     off = {"CUBLAS_WORKSPACE_CONFIG": ":0:0", "CUBLASLT_WORKSPACE_SIZE": "0"}
-    assert all(one.environment == off for one in worker.all)
+    assert all(off.items() <= one.environment.items() for one in worker.all)
 
 
 def test_without_explaining_a_measurement_takes_one_process_and_has_no_ledger(worker):
@@ -455,3 +458,68 @@ def test_a_prediction_never_touches_the_gpu(worker, backend, gpu, hidden):
 def test_autocast_is_in_the_record(worker):
     with Runner("predict") as runner:
         assert run_one(runner, preset(autocast="bf16")).autocast == "bf16"
+
+
+CAPPED = {
+    "ran": True,
+    "steps": 5,
+    "cap_bytes": preset().limit_bytes - 780 * MIB,
+    "context_bytes": 780 * MIB,
+    "peak_reserved_bytes": 120 * MIB,
+    "outside_bytes": 780 * MIB,
+    "alloc_retries": 0,
+    "stopped_by_cap": False,
+}
+
+
+def test_a_proof_is_a_process_of_its_own_told_what_the_context_takes(worker):
+    worker.answers["prove"] = CAPPED
+    with Runner("cuda", proves=True) as runner:
+        record = run_one(runner, preset())
+    assert (record.proof.ran, record.proof.steps, record.proof.cap_bytes) == (True, 5, CAPPED["cap_bytes"])
+    (request,) = (request for one in worker.all for request in one.requests if request["task"] == "prove")
+    assert request["context_bytes"] == record.context_bytes == 780 * MIB
+    assert request["case"] == preset().to_json()
+    assert max(len(one.tasks) for one in worker.all) == 1
+    assert all(one.closed for one in worker.all)
+
+
+def test_a_case_that_does_not_run_uncapped_is_proven_too(worker):
+    """On a GPU that others use it may have run out for their sake."""
+    worker.answers |= {"peaks": {"status": "oom", "reason": "9 GiB"}, "prove": {**CAPPED, "ran": False}}
+    worker.answers["prove"]["stopped_by_cap"] = True
+    with Runner("cuda", proves=True) as runner:
+        assert run_one(runner, preset()).proof.ran is False
+
+
+@pytest.mark.parametrize(
+    "answer", [WorkerDied("killed by signal 9"), {"status": "crashed", "reason": "killed by signal 9"}]
+)
+def test_a_proof_that_breaks_costs_the_measurement_nothing(worker, answer):
+    worker.answers["prove"] = answer
+    with Runner("cuda", proves=True) as runner:
+        record = run_one(runner, preset())
+    assert (record.status, record.peak_allocated_bytes, record.proof) == ("ok", 100 * MIB, None)
+    assert record.notes[-1] == "no proof: killed by signal 9"
+
+
+def test_every_try_of_a_bisection_is_a_process_of_its_own(worker):
+    """It reserved 120 MiB of which 100 were allocated; both tries in between run."""
+    worker.answers["prove"] = CAPPED
+    with Runner("cuda", bisects=True) as runner:
+        record = run_one(runner, preset())
+    caps = [one.requests[0]["case"]["budget_bytes"] // MIB - 780 for one in worker.all if one.tasks == ["prove"]]
+    assert caps == [110]
+    assert record.smallest_budget_bytes == (110 + 780) * MIB
+    assert record.proof is None
+
+
+def test_a_prediction_bisects_by_simulation(runner, monkeypatch):
+    """In between what is allocated at once and what the allocator would reserve."""
+    assert run_one(runner, preset(batch=64)).smallest_budget_bytes is None
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "_bisects", True)
+        record = run_one(runner, preset(batch=64))
+    assert record.context_source.startswith("estimated")
+    assert record.peak_allocated_bytes <= record.smallest_budget_bytes - record.context_bytes
+    assert record.smallest_budget_bytes <= record.device_peak_bytes

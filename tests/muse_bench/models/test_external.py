@@ -4,6 +4,7 @@ import dataclasses
 import sys
 
 import pytest
+import torch
 from torch import nn
 
 from muse_bench.errors import ExitCode, UsageError
@@ -157,6 +158,13 @@ def test_an_import_that_raises_leaves_no_half_module(write):
 def test_a_factory_that_raises_is_told_in_one_line(write, body, message):
     write("mine.py", body)
     assert f"the factory 'mine.py:factory' {message}" in refusal("mine.py:factory")
+
+
+def test_a_factory_that_runs_out_of_memory_is_a_case_that_does_not_fit(write):
+    """It is no mistake of the user's: the case becomes a row, and the others run."""
+    write("mine.py", "import torch\ndef factory():\n    raise torch.cuda.OutOfMemoryError('9 GiB')")
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        build_external("mine.py:factory")
 
 
 @pytest.mark.parametrize(

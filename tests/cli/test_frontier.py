@@ -1,0 +1,159 @@
+"""The frontier's command line over invented memory: what is searched, shown, written, and the exit code."""
+
+import json
+
+import pytest
+
+from muse_bench.record import read_run_file
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def line(base, slope, size="batch"):
+    """Memory in MiB that grows with one size of the case."""
+    return lambda case: base + int(slope * (getattr(case, size) if hasattr(case, size) else getattr(case.config, size)))
+
+
+def rows(text):
+    """The cells of each row of Markdown, by the first cell, of the first table."""
+    table = text.split("\n\n")[1].splitlines()[2:]
+    return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in table)}
+
+
+def test_the_largest_batch_for_each_budget(call, runner, tmp_path):
+    """The limit of 8 GiB is 7,372.8 MiB; 256 of them may go to the context: (7,116.8 / 1.04 - 500) / 100 is 63.4."""
+    runner.peaks = {"ultra": line(500, 100), "tuned": line(9_000, 1)}
+    assert call("frontier", "--models", "ultra,tuned", "-o", "a.md") == 0
+    found = rows((tmp_path / "a.md").read_text())
+    assert found["ultra"] == ["fp16", "63", "98", "134", "205"]
+    assert found["tuned"] == ["bf16", "none", "1,387", "4,932", "12,021"]
+    assert {made.asked for made in runner.made} == {"predict"}
+
+
+def test_the_terminal_shows_the_edges_and_the_assumption(call, runner, capsys):
+    runner.peaks = {"ultra": line(500, 100)}
+    assert call("frontier", "--models", "ultra", "--budgets", "8GiB") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Largest batch that fits, predicted for NVIDIA GeForce RTX 4060" in shown
+    assert "whatever is larger than what does not fit does not fit either" in shown
+    assert "ultra 8 GiB 63 129,024" in shown  # tokens
+
+
+@pytest.mark.parametrize(
+    ("vary", "memory", "value"),
+    [
+        ("seq", line(500, 0.1, "seq"), "63,424"),
+        ("layers", line(500, 100, "n_layers"), "63"),
+        ("width", line(500, 1, "d_model"), "6,336"),
+    ],
+)
+def test_other_sizes_grow_in_their_own_steps(call, runner, tmp_path, vary, memory, value):
+    runner.peaks = {"ultra": memory}
+    assert call("frontier", "--models", "ultra", "--vary", vary, "--budgets", "8GiB", "-o", "a.md") == 0
+    assert rows((tmp_path / "a.md").read_text())["ultra"] == ["fp16", value]
+
+
+def test_a_width_keeps_the_aspect(call, runner, tmp_path):
+    """Heads of 64 and 12 layers for 1,024: 6,336 are 99 heads and 74 layers."""
+    runner.peaks = {"tuned": line(500, 1, "d_model")}
+    assert call("frontier", "--models", "tuned", "--vary", "width", "--budgets", "8GiB", "-o", "a.json") == 0
+    (record,) = read_run_file(tmp_path / "a.json").records
+    assert [record.config[name] for name in ("d_model", "n_heads", "n_layers")] == [6_336, 99, 74]
+
+
+def test_records_of_the_edges_are_written_with_their_budget(call, runner, tmp_path):
+    runner.peaks = {"ultra": line(500, 100), "tuned": line(9_000, 1)}
+    assert call("frontier", "--models", "ultra,tuned", "--budgets", "12GiB, 8GiB,8GiB", "-o", "a.json") == 0
+    run = read_run_file(tmp_path / "a.json")
+    assert [(record.model, record.batch, record.budget_bytes >> 30) for record in run.records] == [
+        ("ultra", 63, 8),
+        ("ultra", 98, 12),
+        ("tuned", 1, 8),
+        ("tuned", 1_387, 12),
+    ]
+    assert [record.verdict for record in run.records] == ["PASS", "PASS", "FAIL", "PASS"]
+    assert run.records[0].notes[-1].startswith("frontier: batch 63 fits")
+    assert run.records[2].notes[-1].startswith("frontier: no batch that was tried fits")
+    assert run.command.startswith("muse-bench frontier")
+
+
+def test_several_sizes_have_a_table_each(call, runner, tmp_path):
+    runner.peaks = {"ultra": line(500, 100)}
+    assert call("frontier", "--models", "ultra", "--vary", "batch,seq", "--budgets", "8GiB", "-o", "a.md") == 0
+    text = (tmp_path / "a.md").read_text()
+    assert [row for row in text.splitlines() if row.startswith("## ")] == [
+        "## Largest batch that fits, predicted for NVIDIA GeForce RTX 4060",
+        "## At the edge of batch, in MiB",
+        "## Largest seq that fits, predicted for NVIDIA GeForce RTX 4060",
+        "## At the edge of seq, in MiB",
+    ]
+    assert ">= 1,048,576" in text  # which takes no more, here
+
+
+def test_micro_batches_are_counted_no_further_than_they_are_worth(call, runner, capsys):
+    """Each is traced anew: 65,536 of them would take days."""
+    assert call("frontier", "--models", "ultimate", "--budgets", "8GiB") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ">= 8" in shown
+    assert "searched up to batch 8, since every micro-batch of 1 is traced anew" in shown
+
+
+def test_a_prediction_that_fails_is_told_and_the_other_models_go_on(call, runner, capsys):
+    runner.peaks = {"mine.py:build": "crashed", "ultra": line(500, 100)}
+    assert call("frontier", "--models", "mine.py:build,ultra", "--budgets", "8GiB") == 4
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "mine.py:build: the search ended where a prediction failed: it was too much" in shown
+    assert "ultra fp16 63" in shown
+
+
+def test_ctrl_c_keeps_the_edges_that_were_found(call, runner, capsys, tmp_path):
+    runner.peaks = {"ultra": line(500, 100), "tuned": KeyboardInterrupt()}
+    assert call("frontier", "--models", "ultra,tuned", "--budgets", "8GiB", "-o", "a.json", "-o", "a.md") == 130
+    shown = capsys.readouterr()
+    assert "interrupted: 1 of 2" in shown.err
+    assert "63" in shown.out
+    assert len(read_run_file(tmp_path / "a.json").records) == 1
+    assert rows((tmp_path / "a.md").read_text()).keys() == {"ultra"}
+
+
+@pytest.mark.parametrize(
+    ("measured", "code", "outcome"),
+    [
+        (line(500, 108), 0, "held"),
+        (line(500, 100), 0, "held; next fits"),
+        (line(500, 120), 1, "did not hold"),
+        (lambda case: "oom" if case.batch > 63 else 7_000, 0, "held"),
+        (lambda case: "oom", 1, "did not hold"),
+        (lambda case: "crashed", 4, "undecided"),
+    ],
+)
+def test_a_check_measures_at_the_edge_and_one_step_beyond(call, runner, capsys, tmp_path, measured, code, outcome):
+    runner.backend, runner.peaks, runner.measured = "cuda", {"ultra": line(500, 100)}, {"ultra": measured}
+    assert call("frontier", "--models", "ultra", "--budgets", "8GiB", "--check", "-o", "a.json") == code
+    shown = capsys.readouterr().out
+    assert "Measured at the edge of batch" in shown
+    row = next(row for row in shown.splitlines() if row.rstrip().endswith(outcome))
+    assert row.split()[:4] == ["ultra", "8", "GiB", "63"]
+    records = json.loads((tmp_path / "a.json").read_text())["records"]
+    assert [(record["provenance"], record["batch"]) for record in records] == [
+        ("predicted", 63),
+        ("measured", 63),
+        ("measured", 64),
+    ]
+
+
+def test_a_check_predicts_for_the_gpu_that_it_measures_on(call, runner):
+    runner.backend = "cuda"
+    assert call("frontier", "--models", "ultra", "--budgets", "8GiB", "--check") == 0
+    measuring, predicting = runner.made
+    assert (predicting.asked, predicting.options["gpu"]) == ("predict", "auto")
+    assert (measuring.asked, measuring.options.get("gpu")) == ("auto", None)
+
+
+def test_an_edge_at_the_end_of_the_search_has_nothing_beyond(call, runner, tmp_path):
+    runner.backend = "cuda"
+    assert call("frontier", "--models", "ultra", "--budgets", "8GiB", "--check", "-o", "a.json") == 0
+    assert [record.batch for record in read_run_file(tmp_path / "a.json").records] == [65_536, 65_536]
