@@ -1,7 +1,8 @@
 """The largest value of one size that fits a budget, found with few predictions.
 
 Memory grows nearly in proportion, so the line through two samples says where to look next; where it does not help, the
-bracket is halved. All rests on one assumption: whatever is larger than what does not fit does not fit either.
+bracket is halved. All rests on one assumption: whatever is larger than what does not fit does not fit either. It is
+looked at once, one step past the edge, since reserved memory has steps of its own.
 """
 
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Search:
         while True:
             low, high = self._bracket(budget)
             if self._ended(low, high):
+                self._look_beyond(low, high)
                 return self._found(budget, low, high)
             if high is None:
                 self._sample(self._beyond(budget, low, stride))
@@ -48,6 +50,11 @@ class Search:
         if self._reason is not None:
             return True
         return low >= self._largest if high is None else high - low == 1
+
+    def _look_beyond(self, low: int, high: int | None) -> None:
+        """One prediction past the first that does not pass: where sizes of another parity do, it shows."""
+        if low and high is not None and high < self._largest and high + 1 not in self.samples and self._reason is None:
+            self._sample(high + 1)
 
     def _sample(self, count: int) -> None:
         record = self._predict(count)

@@ -11,6 +11,7 @@ SECTIONS = True
 
 def render(run: RunFile) -> str:
     """The run as a section of a Markdown document."""
+    shown = columns.with_protocol(columns.FULL, run.records)
     against = sorted({record.reduction_against for record in run.records if record.reduction_against})
     lines = [
         f"## Peak GPU memory, MiB, {escape(words.origin(run))}",
@@ -18,10 +19,10 @@ def render(run: RunFile) -> str:
         f"{escape(words.protocol(run))}; {escape(words.software(run))}"
         + (f"; reduction against `{'`, `'.join(map(words.plain, against))}`" if against else ""),
         "",
-        *_table(run.records),
+        *_table(run.records, shown),
         "",
         *(f"- {escape(line)}" for line in (*words.failures(run.records), *words.notes(run.records))),
-        f"- {columns.meanings(columns.FULL)} {words.limit_text(run.records)}".rstrip(),
+        f"- {columns.meanings(shown)} {words.limit_text(run.records)}".rstrip(),
     ]
     if run.command:
         lines += ["", f"    {words.plain(run.command)}"]
@@ -36,8 +37,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], label
     return [_line(row, widths, labels) for row in (headings, rule, *cells)]
 
 
-def _table(records: Sequence[Record]) -> list[str]:
-    shown = columns.with_protocol(columns.FULL, records)
+def _table(records: Sequence[Record], shown: Sequence[columns.Column]) -> list[str]:
     # Columns of words stand left wherever they are, which one count cannot say: they come first here.
     ordered = sorted(shown, key=lambda column: not column.left)
     rows = [[column.text(record) for column in ordered] for record in records]

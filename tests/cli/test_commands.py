@@ -116,8 +116,8 @@ def test_a_prediction_shows_its_bounds_and_where_they_come_from(call, runner, ca
     assert call("verify-8gb", "--models", "ultra,tuned") == 3
     shown = " ".join(capsys.readouterr().out.split())
     assert "at least at most" in shown
-    assert "At least, at most: reserved -4 % to +4 %, as calibrated; context -128 to +256 MiB, estimated" in shown
-    assert "ultra: verdict: INCONCLUSIVE: 6,912.0 MiB to 7,744.0 MiB" in shown
+    assert "At least, at most: reserved -8 % to +8 %, as calibrated; context -128 to +256 MiB, estimated" in shown
+    assert "ultra: verdict: INCONCLUSIVE: 6,624.0 MiB to 8,032.0 MiB" in shown
 
 
 def test_outputs_hold_the_run_in_every_format(call, runner, tmp_path):

@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
-from muse_bench.analysis.accuracy import Pair
+from muse_bench.analysis.accuracy import Pair, pair_up
 from muse_bench.analysis.calibration import OURS, WITH_WORKSPACES, by_part, compare_peers, count_verdicts, part_of
+from muse_bench.analysis.interval import device_interval
 from muse_bench.calibration.cases import DEVELOPMENT, HELD_OUT, PARTS, build_case
 from muse_bench.execution.blank import blank_record
-from muse_bench.record import Ledger, Record
+from muse_bench.record import Ledger, Record, read_run_file
 from muse_bench.units import GIB, MIB
 
 
@@ -115,3 +117,15 @@ def test_a_predictor_that_knows_no_workspaces_is_also_shown_with_them(make_pair)
 
 def test_nobody_asked_is_no_comparison(make_pair):
     assert compare_peers([make_pair()]) == []
+
+
+def test_every_calibrated_case_lies_within_the_interval_that_verdicts_use() -> None:
+    """An interval that a measured case falls out of would let a PASS be wrong."""
+    records = read_run_file(Path(__file__).parents[3] / "reports" / "h200" / "calibration.json").records
+    pairs = pair_up(records)
+    assert len(pairs) >= 90
+    for pair in pairs:
+        interval = device_interval(pair.predicted)
+        assert interval is not None
+        assert pair.measured.device_peak_bytes is not None
+        assert interval.lower_bytes <= pair.measured.device_peak_bytes <= interval.upper_bytes, pair.measured.model

@@ -42,7 +42,7 @@ def measure(reserved, *, fails_from=None, **options):
 
 def truth(reserved, budget, largest=LARGEST):
     """The largest count whose upper bound fits, by trying all."""
-    fitting = (c for c in range(1, largest + 1) if int(int(reserved(c) * MIB) * 1.04) + 216 * MIB <= budget.limit_bytes)
+    fitting = (c for c in range(1, largest + 1) if int(int(reserved(c) * MIB) * 1.08) + 216 * MIB <= budget.limit_bytes)
     return max(fitting, default=0)
 
 
@@ -72,7 +72,7 @@ def test_few_predictions_serve_four_budgets(shape):
     search, asked = measure(SHAPES[shape])
     for budget in BUDGETS:
         search.edge(budget)
-    assert len(asked) <= 20
+    assert len(asked) <= 22
 
 
 @settings(deadline=None)
@@ -133,6 +133,13 @@ def test_a_size_that_fits_again_beyond_the_edge_is_told():
     edge = search.edge(BUDGETS[0])
     assert edge.count < 15
     assert 30 in edge.passes_again
+
+
+def test_sizes_of_another_parity_that_fit_beyond_the_edge_are_told():
+    """Where even counts leave a gap in the allocator's segments, odd ones may fit."""
+    search, _ = measure(lambda n: 300 + 10 * n + 800 * (n % 2 == 0))
+    edge = search.edge(BUDGETS[0])
+    assert edge.passes_again == (edge.count + 2,)
 
 
 @pytest.mark.parametrize("shape", ["a line", "a square"])

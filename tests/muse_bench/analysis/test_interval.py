@@ -10,9 +10,9 @@ MIB = 1 << 20
 @pytest.mark.parametrize(
     ("source", "lower", "upper", "said"),
     [
-        ("measured: by NVML", 960 + 484, 1_040 + 516, "context -16 to +16 MiB, measured"),
-        ("estimated: from others", 960 + 372, 1_040 + 756, "context -128 to +256 MiB, estimated"),
-        (None, 960 + 372, 1_040 + 756, "estimated"),
+        ("measured: by NVML", 920 + 484, 1_080 + 516, "context -16 to +16 MiB, measured"),
+        ("estimated: from others", 920 + 372, 1_080 + 756, "context -128 to +256 MiB, estimated"),
+        (None, 920 + 372, 1_080 + 756, "estimated"),
     ],
 )
 def test_a_context_that_was_measured_is_known_better(make_record, source, lower, upper, said):
@@ -25,7 +25,7 @@ def test_a_context_that_was_measured_is_known_better(make_record, source, lower,
 
 def test_a_small_context_is_not_less_than_nothing(make_record):
     found = device_interval(make_record(peak_reserved_bytes=100 * MIB, device_peak_bytes=150 * MIB))
-    assert found.lower_bytes == 96 * MIB
+    assert found.lower_bytes == 92 * MIB
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def fit(make, steps: int = 150) -> tuple[torch.Tensor, float]:  # type: ignore[n
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    return weight.detach(), float(loss)
+    return weight.detach(), float(loss.detach())
 
 
 def test_it_converges_with_adamw() -> None:
