@@ -48,7 +48,8 @@ def attention(
     Source: sdp_utils.cpp of torch 2.11, and the operations seen on an H200 (reports/h200).
     """
     grouped = enable_gqa and query.shape[-3] != key.shape[-3]
-    half = query.dtype in FLASH_DTYPES
+    # Values of another width than queries (latent attention) are left to the kernels that take them on every GPU.
+    half = query.dtype in FLASH_DTYPES and query.shape[-1] == value.shape[-1]
     needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
     learned_mask = attn_mask is not None and attn_mask.requires_grad
     if half and not learned_mask and capability in CUDNN_CAPABILITIES and query.shape[-1] <= CUDNN_LARGEST_HEAD:

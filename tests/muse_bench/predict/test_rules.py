@@ -54,6 +54,14 @@ def test_attention_runs_on_the_kernel_that_cuda_would_choose(dtype, capability, 
     assert kernel in operations(capability, attend(dtype, **options))
 
 
+def test_values_of_another_width_keep_theirs() -> None:
+    """Latent attention has wider queries than values; the result is as wide as the values."""
+    query = torch.empty(2, 4, 64, 48, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    value = torch.empty(2, 4, 64, 32, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    with rules.cuda_paths((9, 0)):
+        assert functional.scaled_dot_product_attention(query, query, value).shape == (2, 4, 64, 32)
+
+
 def test_the_paths_end_with_their_context() -> None:
     x = torch.empty(4, 4, device="meta", requires_grad=True)
     assert "native_dropout" in operations((9, 0), lambda: functional.dropout(x, 0.5, True))
