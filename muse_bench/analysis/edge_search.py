@@ -19,13 +19,17 @@ class Search:
         predict: the record of a count from 1 to `largest`.
         start: the count to begin at.
         leap: how many times the largest count that passes the next one may be.
+        tolerance: the share of a count within which the edge is close enough; 0 for exactly.
     """
 
-    def __init__(self, predict: Callable[[int], Record], *, start: int, largest: int, leap: int = 16) -> None:
+    def __init__(
+        self, predict: Callable[[int], Record], *, start: int, largest: int, leap: int = 16, tolerance: float = 0.0
+    ) -> None:
         self._predict = predict
         self._start = max(1, min(start, largest))
         self._largest = largest
         self._leap = leap
+        self._tolerance = tolerance
         self._reason: str | None = None
         self.samples: dict[int, Record] = {}
 
@@ -38,8 +42,10 @@ class Search:
                 self._look_beyond(low, high)
                 return self._found(budget, low, high)
             if high is None:
-                self._sample(self._beyond(budget, low, stride))
-                stride *= 2
+                least = low + stride * self._closeness(low)
+                count = self._beyond(budget, low, least)
+                self._sample(count)
+                stride = 2 * stride if count == least else 1
                 continue
             self._sample((low + high) // 2 if halves else self._inside(budget, low, high))
             # A guess that leaves more than half of the bracket is followed by a halving.
@@ -49,7 +55,13 @@ class Search:
     def _ended(self, low: int, high: int | None) -> bool:
         if self._reason is not None:
             return True
-        return low >= self._largest if high is None else high - low == 1
+        return low >= self._largest if high is None else self._is_close(low, high)
+
+    def _is_close(self, low: int, high: int) -> bool:
+        return high - low <= self._closeness(low)
+
+    def _closeness(self, low: int) -> int:
+        return max(1, int(low * self._tolerance))
 
     def _look_beyond(self, low: int, high: int | None) -> None:
         """One prediction past the first that does not pass: where sizes of another parity do, it shows."""
@@ -73,19 +85,20 @@ class Search:
     def _passes(self, budget: Budget, count: int) -> bool:
         return budget.judge(self.samples[count]).verdict == "PASS"
 
-    def _beyond(self, budget: Budget, low: int, stride: int) -> int:
-        """Above all that passes: where the line meets the limit, a stride on at the least, and not too far."""
+    def _beyond(self, budget: Budget, low: int, least: int) -> int:
+        """Above all that passes: where the line meets the limit, but not too near and not too far."""
         if low == 0:
             return self._start
         base = max((count for count in self.samples if 4 * count <= 3 * low), default=None)  # neighbours tell little
         met = 2 * low if base is None else self._line_meets(budget, base, low) or self._leap * low
-        return min(max(low + stride, min(met, self._leap * low)), self._largest)
+        return min(max(least, min(met, self._leap * low)), self._largest)
 
     def _inside(self, budget: Budget, low: int, high: int) -> int:
         """Inside the bracket: where the line meets the limit; the middle where it does not say."""
         above = [high] if low else sorted(count for count in self.samples if count > high)[:1]
         met = self._line_meets(budget, low or high, above[0]) if above else None
-        return (low + high) // 2 if met is None else max(low + 1, min(met, high - 1))
+        close = self._closeness(low)
+        return (low + high) // 2 if met is None else max(low + close, min(met, high - close))
 
     def _line_meets(self, budget: Budget, first: int, second: int) -> int | None:
         """The count at which the line through two samples is at the limit; None where it does not rise."""
@@ -100,12 +113,13 @@ class Search:
 
     def _found(self, budget: Budget, low: int, high: int | None) -> Edge:
         shown = low or min(self.samples, default=0)
+        open_ended = high is None or not self._is_close(low, high)
         again = (count for count in sorted(self.samples) if high is not None and count > high)
         return Edge(
             budget=budget,
             count=low,
             record=budget.judge(self.samples[shown]) if shown else None,
-            is_least=high is None or high - low > 1,
-            reason=self._reason if high is None or high - low > 1 else None,
+            beyond=None if open_ended else high,
+            reason=self._reason if open_ended else None,
             passes_again=tuple(count for count in again if self._passes(budget, count)),
         )

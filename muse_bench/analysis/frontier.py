@@ -31,23 +31,28 @@ class Budget:
 class Edge:
     """What was found for one model and budget; counts are in steps of what varies.
 
-    `count` is the largest that passes and `record` its prediction. Where none passes `count` is 0 and `record` the
-    prediction of the least; there is none where no prediction succeeded. `is_least` says that the search ended before
-    anything failed to pass: at its end, or where a prediction failed with `reason`. `passes_again` are larger counts
-    that pass after one that does not.
+    `count` is the largest that passes and `record` its prediction; `beyond` is the next that was tried, and does not.
+    Where none passes `count` is 0 and `record` the prediction of the least; there is none where no prediction
+    succeeded. Where nothing failed to pass `beyond` is None: the search came to its end, or to a prediction that failed
+    with `reason`. `passes_again` are counts past `beyond` that pass.
     """
 
     budget: Budget
     count: int
     record: Record | None
-    is_least: bool = False
+    beyond: int | None = None
     reason: str | None = None
     passes_again: tuple[int, ...] = ()
+
+    @property
+    def is_least(self) -> bool:
+        """Whether there may be larger counts that pass."""
+        return self.beyond is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """What was measured at an edge, and one step beyond it where something did not pass there."""
+    """What was measured at an edge, and beyond it, where something was predicted not to pass."""
 
     edge: Edge
     at_edge: Record
@@ -61,12 +66,16 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frontier:
-    """The edges of one model along one size, named `size`; each count stands for `unit` of it."""
+    """The edges of one model along one size, named `size`; each count stands for `unit` of it.
+
+    `tolerance` is the share of a value within which the next one that was tried does not pass; 0 for the very next.
+    """
 
     model: str
     dtype: str
     size: str
     unit: int
+    tolerance: float = 0.0
     edges: tuple[Edge, ...] = ()
     checks: tuple[Check, ...] = ()
 
@@ -86,7 +95,7 @@ class Frontier:
         for check in self.checks:
             yield _noted(check.at_edge, f"{self._says(check.edge)}, as predicted")
             if check.beyond is not None:
-                yield _noted(check.beyond, f"{self._says(check.edge)}, as predicted: this is one step beyond")
+                yield _noted(check.beyond, f"{self._says(check.edge)}, as predicted: this is beyond it")
 
     def _says(self, edge: Edge) -> str:
         budget = f"{format_bytes(edge.budget.budget_bytes)} less {edge.budget.headroom * 100:.3g} %"

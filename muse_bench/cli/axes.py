@@ -13,6 +13,7 @@ SEQ_STEP = 64
 MICRO_BATCHES = 8  # each is traced anew, and takes no memory but its tokens'
 LARGEST: dict[Vary, int] = {"batch": 65_536, "seq": 1 << 20, "layers": 512, "width": 16_384}
 LEAPS: dict[Vary, int] = {"batch": 16, "seq": 16, "layers": 16, "width": 4}  # a wide model is deep, and slow to trace
+TOLERANCES: dict[Vary, float] = {"batch": 0.0, "seq": 0.01, "layers": 0.0, "width": 0.0}
 SIZES: dict[Vary, str] = {"batch": "batch", "seq": "seq", "layers": "layers", "width": "d_model"}
 
 
@@ -34,6 +35,11 @@ class Axis:
     def leap(self) -> int:
         """How many times the largest value known to fit the next guess may be."""
         return LEAPS[self.vary]
+
+    @property
+    def tolerance(self) -> float:
+        """The share of a value within which its edge is close enough."""
+        return TOLERANCES[self.vary]
 
     def resize(self, sizes: SizeOptions, count: int) -> SizeOptions:
         """The sizes with this many steps of what grows; with the width, heads and layers grow in proportion."""

@@ -114,8 +114,9 @@ class Line:
 
     def nothing_found(self) -> Frontier:
         """The frontier before its first edge."""
-        dtype = self.case(self.axis.start).dtype
-        return Frontier(model=self.model, dtype=dtype, size=self.axis.size, unit=self.axis.unit)
+        axis = self.axis
+        dtype = self.case(axis.start).dtype
+        return Frontier(model=self.model, dtype=dtype, size=axis.size, unit=axis.unit, tolerance=axis.tolerance)
 
 
 Found = dict[Line, Frontier]
@@ -157,6 +158,7 @@ def _runs(
                 start=line.axis.start,
                 largest=line.axis.largest,
                 leap=line.axis.leap,
+                tolerance=line.axis.tolerance,
             )
             for budget in budgets:
                 edge = search.edge(budget)
@@ -173,9 +175,9 @@ def _run(runner: Runner, line: Line, count: int) -> Record:
 
 
 def _check(edge: Edge, line: Line, runner: Runner) -> Check:
-    """Measures at the edge, and beyond it where it is known to end."""
+    """Measures at the edge, and at the next count that is predicted not to fit."""
     at_edge = edge.budget.judge(_run(runner, line, edge.count))
-    beyond = None if edge.is_least else edge.budget.judge(_run(runner, line, edge.count + 1))
+    beyond = None if edge.beyond is None else edge.budget.judge(_run(runner, line, edge.beyond))
     return Check(edge=edge, at_edge=at_edge, beyond=beyond)
 
 

@@ -44,7 +44,7 @@ def _largest(run: RunFile, size: str, along: Sequence[Frontier]) -> Sheet:
         notes=(
             f"{words.protocol(run)}; {words.software(run)}; {headrooms} of each budget left free.",
             *([_fits(predicted)] if predicted else []),
-            ASSUMPTION,
+            ASSUMPTION + _resolution(along),
             *_oddities(along),
         ),
     )
@@ -155,6 +155,11 @@ def _oddities(along: Sequence[Frontier]) -> Iterator[str]:
                 values = ", ".join(f"{one.value(count):,}" for count in edge.passes_again)
                 size = f"{edge.budget.budget_bytes / GIB:g} GiB"
                 yield words.plain(f"{one.model}, {size}: the assumption does not hold: {one.size} {values} fits again.")
+
+
+def _resolution(along: Sequence[Frontier]) -> str:
+    tolerance = max(one.tolerance for one in along)
+    return f" The edge is found to {tolerance * 100:g} %." if tolerance else ""
 
 
 def _why(frontier: Frontier) -> str:

@@ -45,7 +45,7 @@ def test_the_terminal_shows_the_edges_and_the_assumption(call, runner, capsys):
 @pytest.mark.parametrize(
     ("vary", "memory", "value"),
     [
-        ("seq", line(500, 0.1, "seq"), "60,864"),
+        ("seq", line(500, 0.1, "seq"), "60,800"),
         ("layers", line(500, 100, "n_layers"), "60"),
         ("width", line(500, 1, "d_model"), "6,080"),
     ],

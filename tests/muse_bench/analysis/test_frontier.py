@@ -21,12 +21,12 @@ def frontier_of(*edges, checks=(), **changes):
 @pytest.mark.parametrize(
     ("edge", "note"),
     [
-        ({"count": 5}, "frontier: seq 320 fits 8,192.0 MiB less 10 %, and the largest that does is this"),
+        ({"count": 5, "beyond": 6}, "frontier: seq 320 fits 8,192.0 MiB less 10 %, and the largest that does is this"),
         (
-            {"count": 5, "is_least": True},
+            {"count": 5},
             "frontier: seq 320 fits 8,192.0 MiB less 10 %, and the largest that does is at",
         ),
-        ({"count": 0}, "frontier: no seq that was tried fits 8,192.0 MiB less 10 %"),
+        ({"count": 0, "beyond": 1}, "frontier: no seq that was tried fits 8,192.0 MiB less 10 %"),
     ],
 )
 def test_a_record_says_which_edge_it_is(make_record, edge, note):
@@ -44,7 +44,7 @@ def test_measured_records_follow_the_predictions(make_record):
 
 
 def test_an_edge_of_which_nothing_was_predicted_has_no_record():
-    assert [*frontier_of(edge_of(None, 0, is_least=True, reason="cannot be traced")).records()] == []
+    assert [*frontier_of(edge_of(None, 0, reason="cannot be traced")).records()] == []
 
 
 @pytest.mark.parametrize(("verdict", "holds"), [("PASS", True), ("FAIL", False), ("INCONCLUSIVE", None)])
