@@ -9,6 +9,7 @@ from muse_bench.report import words
 from muse_bench.report.sheet import Sheet
 from muse_bench.units import GIB, format_mib
 
+NAMES = {"batch": "batch", "seq": "sequence", "layers": "number of layers", "d_model": "width"}
 ASSUMPTION = (
     "Found by bisecting predictions, which takes it that whatever is larger than what does not fit does not fit either."
 )
@@ -30,7 +31,7 @@ def _largest(run: RunFile, size: str, along: Sequence[Frontier]) -> Sheet:
     predicted = [edge.record for frontier in along for edge in frontier.edges if edge.record is not None]
     headrooms = ", ".join(sorted({f"{budget.headroom * 100:.3g} %" for budget in budgets}))
     return Sheet(
-        title=f"Largest {size} that fits, {_origin(predicted)}",
+        title=f"Largest {NAMES[size]} that fits, {_origin(predicted)}",
         headings=("model", "dtype", *(f"{budget.budget_bytes / GIB:g} GiB" for budget in budgets)),
         rows=[
             (
@@ -53,9 +54,10 @@ def _largest(run: RunFile, size: str, along: Sequence[Frontier]) -> Sheet:
 def _edges(size: str, along: Sequence[Frontier]) -> Sheet:
     rows = [(one, edge, edge.record) for one in along for edge in one.edges]
     return Sheet(
-        title=f"At the edge of {size}, in MiB",
+        title=f"At the largest {NAMES[size]}, in MiB",
         headings=("model", "budget", size, *_growing(size), "tokens", "params", "device", "at most", "limit"),
         rows=[_edge_row(size, one, edge, record) for one, edge, record in rows if record is not None],
+        labels=2,
         notes=("at most: the upper bound of the device, which the limit is held against; tokens: in one step.",),
     )
 
@@ -64,9 +66,10 @@ def _checks(size: str, along: Sequence[Frontier]) -> Sheet:
     rows = [(one, check) for one in along for check in one.checks]
     cards = ", ".join(sorted({str(check.at_edge.gpu) for _, check in rows}))
     return Sheet(
-        title=f"Measured at the edge of {size}, {words.plain(cards)}, in MiB",
+        title=f"Measured at the largest {NAMES[size]}, {words.plain(cards)}, in MiB",
         headings=("model", "budget", size, "predicted", "measured", "beyond", "the edge"),
         rows=[_check_row(one, check) for one, check in rows],
+        labels=2,
         notes=("predicted, measured: the device at the edge; beyond: measured one step beyond it, which may fit too.",),
     )
 

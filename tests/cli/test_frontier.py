@@ -86,9 +86,9 @@ def test_several_sizes_have_a_table_each(call, runner, tmp_path):
     text = (tmp_path / "a.md").read_text()
     assert [row for row in text.splitlines() if row.startswith("## ")] == [
         "## Largest batch that fits, predicted for NVIDIA GeForce RTX 4060",
-        "## At the edge of batch, in MiB",
-        "## Largest seq that fits, predicted for NVIDIA GeForce RTX 4060",
-        "## At the edge of seq, in MiB",
+        "## At the largest batch, in MiB",
+        "## Largest sequence that fits, predicted for NVIDIA GeForce RTX 4060",
+        "## At the largest sequence, in MiB",
     ]
     assert ">= 1,048,576" in text  # which takes no more, here
 
@@ -134,7 +134,7 @@ def test_a_check_measures_at_the_edge_and_one_step_beyond(call, runner, capsys, 
     runner.backend, runner.peaks, runner.measured = "cuda", {"ultra": line(500, 100)}, {"ultra": measured}
     assert call("frontier", "--models", "ultra", "--budgets", "8GiB", "--check", "-o", "a.json") == code
     shown = capsys.readouterr().out
-    assert "Measured at the edge of batch" in shown
+    assert "Measured at the largest batch" in shown
     row = next(row for row in shown.splitlines() if row.rstrip().endswith(outcome))
     assert row.split()[:4] == ["ultra", "8", "GiB", "60"]
     records = json.loads((tmp_path / "a.json").read_text())["records"]
