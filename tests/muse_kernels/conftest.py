@@ -1,6 +1,7 @@
 """What every kernel test shares: the accuracy rule, a memory watch, chunks small enough to need several."""
 
 import importlib
+import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,6 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
+
+
+@pytest.fixture
+def device() -> str:
+    """Where kernels run: on the GPU when there is one, else in Triton's interpreter."""
+    return DEVICE
 
 
 @pytest.fixture(autouse=True)
@@ -46,17 +57,17 @@ def outputs_and_gradients(run: Run, implementation: str, inputs: Sequence[Tensor
     shapes = [output.shape for output in outputs]
     # Rounded to bfloat16, they are the same in every dtype.
     cotangents = [torch.randn(shape, generator=generator).to(torch.bfloat16) for shape in shapes]
-    cotangents = [tensor.to(output.dtype) for tensor, output in zip(cotangents, outputs, strict=True)]
+    cotangents = [tensor.to(output) for tensor, output in zip(cotangents, outputs, strict=True)]
     return [output.detach() for output in outputs] + list(torch.autograd.grad(outputs, leaves, cotangents))
 
 
-def mean_squares(run: Run, inputs: Sequence[Tensor]) -> list[list[float]]:
-    """For each result: of the error of eager, of that of the reference in the same dtype, of the true value."""
+def mean_squares(run: Run, implementation: str, inputs: Sequence[Tensor]) -> list[list[float]]:
+    """For each result: of the error of ours, of that of the reference in the same dtype, of the true value."""
     exact = outputs_and_gradients(run, "reference", [tensor.double() for tensor in inputs])
     plain = outputs_and_gradients(run, "reference", inputs)
-    eager = outputs_and_gradients(run, "eager", inputs)
+    lean = outputs_and_gradients(run, implementation, inputs)
     squares = []
-    for truth, theirs, ours in zip(exact, plain, eager, strict=True):
+    for truth, theirs, ours in zip(exact, plain, lean, strict=True):
         assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
         values = (ours - truth, theirs - truth, truth)
         squares.append([value.double().square().sum().item() / max(value.numel(), 1) for value in values])
@@ -65,16 +76,16 @@ def mean_squares(run: Run, inputs: Sequence[Tensor]) -> list[list[float]]:
 
 @pytest.fixture
 def assert_accurate() -> Callable[..., None]:
-    """Asserts that eager errs at most twice what the reference errs in the same dtype, plus one unit in the last
+    """Asserts that ours errs at most twice what the reference errs in the same dtype, plus one unit in the last
     place, in the root mean square. Both are compared with the reference in float64, on the same rounded inputs:
     those given, and the same shrunk at random by up to a quarter."""
 
-    def check(run: Run, *inputs: Tensor) -> None:
-        draws = [mean_squares(run, inputs)]
+    def check(run: Run, *inputs: Tensor, implementation: str = "eager") -> None:
+        draws = [mean_squares(run, implementation, inputs)]
         for _ in range(DRAWS - 1):
-            shrunk = [tensor.detach() * (1 - torch.rand(tensor.shape) / 4).to(tensor.dtype) for tensor in inputs]
-            draws.append(mean_squares(run, shrunk))
-        results = outputs_and_gradients(run, "eager", inputs)
+            shrunk = [tensor.detach() * (1 - torch.rand(tensor.shape) / 4).to(tensor) for tensor in inputs]
+            draws.append(mean_squares(run, implementation, shrunk))
+        results = outputs_and_gradients(run, implementation, inputs)
         pooled = torch.tensor(draws, dtype=torch.float64).mean(0).sqrt().tolist()
         for index, (result, (ours, theirs, size)) in enumerate(zip(results, pooled, strict=True)):
             allowed = 2 * theirs + torch.finfo(result.dtype).eps * size

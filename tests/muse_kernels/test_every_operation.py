@@ -23,6 +23,7 @@ class Operation:
     shapes: tuple[tuple[int, ...], ...]
     saved_inputs: tuple[int, ...]
     saved_bytes: Callable[[torch.dtype], int] = lambda dtype: 0
+    kernel: bool = False  # whether it has a Triton kernel
 
 
 def wide_bytes(dtype: torch.dtype) -> int:
@@ -109,6 +110,14 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 every_operation = pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS.keys())
+every_lean = pytest.mark.parametrize(
+    ("operation", "lean"),
+    [
+        pytest.param(operation, lean, id=f"{name}-{lean}")
+        for name, operation in OPERATIONS.items()
+        for lean in ("eager", *(["triton"] if operation.kernel else []))
+    ],
+)
 
 
 def make_inputs(operation: Operation, dtype: torch.dtype, device: str = "cpu") -> list[Tensor]:
@@ -125,55 +134,60 @@ def test_gradcheck(operation: Operation, implementation: str) -> None:
     assert torch.autograd.gradcheck(partial(operation.call, implementation), make_inputs(operation, torch.float64))
 
 
-@every_operation
+@every_lean
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_accuracy(operation: Operation, dtype: torch.dtype, assert_accurate: Callable[..., None]) -> None:
-    assert_accurate(operation.call, *make_inputs(operation, dtype))
+def test_accuracy(
+    operation: Operation, lean: str, dtype: torch.dtype, device: str, assert_accurate: Callable[..., None]
+) -> None:
+    assert_accurate(operation.call, *make_inputs(operation, dtype, device), implementation=lean)
 
 
-@every_operation
-def test_non_contiguous_inputs(operation: Operation, assert_accurate: Callable[..., None]) -> None:
-    inputs = [tensor.repeat_interleave(2, dim=-1)[..., ::2] for tensor in make_inputs(operation, torch.float32)]
+@every_lean
+def test_non_contiguous_inputs(
+    operation: Operation, lean: str, device: str, assert_accurate: Callable[..., None]
+) -> None:
+    inputs = make_inputs(operation, torch.float32, device)
+    inputs = [tensor.repeat_interleave(2, dim=-1)[..., ::2] for tensor in inputs]
     assert not any(tensor.is_contiguous() for tensor in inputs)
-    assert_accurate(operation.call, *inputs)
+    assert_accurate(operation.call, *inputs, implementation=lean)
 
 
-@every_operation
-def test_expanded_gradient(operation: Operation) -> None:
+@every_lean
+def test_expanded_gradient(operation: Operation, lean: str, device: str) -> None:
     def gradients(implementation: str) -> tuple[Tensor, ...]:
         output = first_output(operation.call(implementation, *inputs))
         return torch.autograd.grad(output.sum(), inputs, allow_unused=True)  # sum() sends back a stride-0 gradient
 
-    inputs = make_inputs(operation, torch.float64)
-    for ours, theirs in zip(gradients("eager"), gradients("reference"), strict=True):
+    inputs = make_inputs(operation, torch.float32, device)
+    for ours, theirs in zip(gradients(lean), gradients("reference"), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
-@every_operation
+@every_lean
 @pytest.mark.parametrize("frozen", [0, -1])
-def test_a_frozen_input_gets_no_gradient(operation: Operation, frozen: int) -> None:
-    inputs = make_inputs(operation, torch.float64)
+def test_a_frozen_input_gets_no_gradient(operation: Operation, lean: str, device: str, frozen: int) -> None:
+    inputs = make_inputs(operation, torch.float32, device)
     inputs[frozen].requires_grad_(False)
     trained = [tensor for tensor in inputs if tensor.requires_grad]
     if trained:
-        ours, theirs = (first_output(operation.call(name, *inputs)).sum() for name in ("eager", "reference"))
+        ours, theirs = (first_output(operation.call(name, *inputs)).sum() for name in (lean, "reference"))
         for got, expected in zip(torch.autograd.grad(ours, trained), torch.autograd.grad(theirs, trained), strict=True):
             torch.testing.assert_close(got, expected)
 
 
-@every_operation
+@every_lean
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_saves_only_what_it_promises(operation: Operation, dtype: torch.dtype) -> None:
+def test_saves_only_what_it_promises(operation: Operation, lean: str, dtype: torch.dtype) -> None:
     saved: dict[int, Tensor] = {}
-    inputs = make_inputs(operation, dtype)
+    inputs = make_inputs(operation, dtype, "meta")
 
     def pack(tensor: Tensor) -> Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor
+        saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = operation.call("eager", *inputs)
-    promised = [inputs[position].untyped_storage().data_ptr() for position in operation.saved_inputs]
+        result = operation.call(lean, *inputs)
+    promised = [inputs[position].untyped_storage()._cdata for position in operation.saved_inputs]
     assert all(saved.pop(pointer, None) is not None for pointer in promised)
     assert sum(tensor.untyped_storage().nbytes() for tensor in saved.values()) <= operation.saved_bytes(dtype), [
         (tensor.shape, tensor.dtype) for tensor in saved.values()
@@ -181,29 +195,31 @@ def test_saves_only_what_it_promises(operation: Operation, dtype: torch.dtype) -
     del result
 
 
-@every_operation
-def test_saves_nothing_without_gradient(operation: Operation) -> None:
-    inputs = make_inputs(operation, torch.float32)
-    expected = first_output(operation.call("eager", *inputs))
+@every_lean
+def test_saves_nothing_without_gradient(operation: Operation, lean: str, device: str) -> None:
+    inputs = make_inputs(operation, torch.float32, device)
+    expected = first_output(operation.call(lean, *inputs))
     with torch.no_grad(), saved_tensors_hooks(lambda tensor: pytest.fail("a tensor was saved"), lambda tensor: tensor):
-        assert torch.equal(first_output(operation.call("eager", *inputs)), expected)
+        assert torch.equal(first_output(operation.call(lean, *inputs)), expected)
 
 
-@every_operation
-def test_recomputes_in_a_checkpoint(operation: Operation) -> None:
-    inputs = make_inputs(operation, torch.float32)
-    direct = torch.autograd.grad(first_output(operation.call("eager", *inputs)).sum(), inputs, allow_unused=True)
-    output = first_output(checkpoint(partial(operation.call, "eager"), *inputs, use_reentrant=False))
+@every_lean
+def test_recomputes_in_a_checkpoint(operation: Operation, lean: str, device: str) -> None:
+    inputs = make_inputs(operation, torch.float32, device)
+    direct = torch.autograd.grad(first_output(operation.call(lean, *inputs)).sum(), inputs, allow_unused=True)
+    output = first_output(checkpoint(partial(operation.call, lean), *inputs, use_reentrant=False))
     for ours, expected in zip(torch.autograd.grad(output.sum(), inputs, allow_unused=True), direct, strict=True):
         assert torch.equal(ours, expected)
 
 
 @every_operation
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("implementation", ["reference", "eager"])
+@pytest.mark.parametrize("implementation", ["reference", "eager", "triton"])
 def test_runs_on_meta(operation: Operation, dtype: torch.dtype, implementation: str) -> None:
+    if implementation == "triton" and not operation.kernel:
+        return
     real, meta = make_inputs(operation, dtype), make_inputs(operation, dtype, "meta")
-    expected = first_output(operation.call(implementation, *real))
+    expected = first_output(operation.call("reference", *real))
     output = first_output(operation.call(implementation, *meta))
     assert (output.shape, output.dtype, output.device.type) == (expected.shape, expected.dtype, "meta")
     output.sum().backward()
@@ -211,7 +227,7 @@ def test_runs_on_meta(operation: Operation, dtype: torch.dtype, implementation: 
 
 
 @every_operation
-def test_auto_is_eager_and_other_names_are_errors(operation: Operation) -> None:
+def test_auto_is_eager_on_a_cpu_and_other_names_are_errors(operation: Operation) -> None:
     inputs = make_inputs(operation, torch.float32)
     assert torch.equal(*(first_output(operation.call(name, *inputs)) for name in ("auto", "eager")))
     with pytest.raises(ValueError, match="implementation: 'fast' is unknown; choose from auto, reference, eager"):
