@@ -45,7 +45,9 @@ def calibrate(
     only: Annotated[
         str | None,
         typer.Option(
-            metavar="TEXT", help="The cases with TEXT in 'MODEL DTYPE MODE OPTIMIZER'.", rich_help_panel=MATRIX
+            metavar="TEXT",
+            help="The cases with TEXT in 'preset|architecture MODEL DTYPE MODE OPTIMIZER'.",
+            rich_help_panel=MATRIX,
         ),
     ] = None,
     predict_only: Annotated[
@@ -96,7 +98,8 @@ def _chosen(part: str, only: str | None) -> list[Case]:
 def _words(case: Case) -> str:
     """What `--only` looks in."""
     record = blank_record(case, "predicted", None)
-    return " ".join(filter(None, (case_name(record), record.mode, record.optimizer)))
+    kind = "architecture" if case.config is None else "preset"
+    return " ".join(filter(None, (kind, case_name(record), record.mode, record.optimizer)))
 
 
 def _gpu_to_measure() -> Gpu:
