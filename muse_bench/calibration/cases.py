@@ -1,6 +1,7 @@
 """The calibration matrix as rows of data: half of it was used to write the rules of prediction, half was held out.
 
-The held-out rows were chosen and committed before any of them was measured; rules are never changed for one of them.
+The held-out rows were chosen and committed before any of them was measured. A row for which a rule is changed moves to
+development, and new rows are frozen in its place.
 """
 
 from dataclasses import dataclass
@@ -75,6 +76,9 @@ DEVELOPMENT: tuple[PresetRow | ZooRow, ...] = (
     ZooRow("bert", "train", "fp32", 2, 512, autocast="bf16"),
     ZooRow("roberta", "train", "bf16", 2, 512),
     ZooRow("distilbert", "train", "fp32", 2, 512),
+    # Held out until measured: 6.8 % too low, since attention to one key head runs on plain products. Now 0.0 %.
+    ZooRow("falcon", "train", "bf16", 2, 512),
+    ZooRow("falcon", "inference", "bf16", 2, 1_024),
 )
 
 HELD_OUT: tuple[PresetRow | ZooRow, ...] = (
@@ -112,8 +116,6 @@ HELD_OUT: tuple[PresetRow | ZooRow, ...] = (
     ZooRow("gptj", "train", "bf16", 2, 512),
     ZooRow("gpt-bigcode", "train", "fp32", 2, 700),
     ZooRow("gpt-bigcode", "train", "bf16", 4, 512, optimizer="adamw-fused"),
-    ZooRow("falcon", "train", "bf16", 2, 512),
-    ZooRow("falcon", "inference", "bf16", 2, 1_024),
     ZooRow("stablelm", "train", "fp32", 1, 1_024),
     ZooRow("olmo", "train", "bf16", 2, 768),
     ZooRow("olmo", "train", "fp32", 2, 512, autocast="bf16"),
@@ -138,6 +140,17 @@ HELD_OUT: tuple[PresetRow | ZooRow, ...] = (
     ZooRow("camembert", "train", "bf16", 2, 512),
     ZooRow("camembert", "inference", "fp16", 8, 256),
     ZooRow("mpnet", "train", "fp32", 2, 384),
+    # Frozen on 2026-11-21, when falcon's rows became development, before any was measured.
+    ZooRow("mpt", "train", "bf16", 2, 512),
+    ZooRow("smollm3", "train", "bf16", 2, 640),
+    ZooRow("gemma3", "train", "bf16", 2, 512),
+    ZooRow("codegen", "train", "fp32", 2, 512),
+    ZooRow("biogpt", "train", "bf16", 4, 384, optimizer="adamw-fused"),
+    ZooRow("xglm", "train", "fp32", 1, 768),
+    ZooRow("glm4", "train", "fp32", 2, 512, autocast="bf16"),
+    ZooRow("qwen3-moe", "train", "bf16", 2, 512),
+    ZooRow("deberta", "train", "fp32", 2, 512),
+    ZooRow("ernie", "train", "fp32", 2, 512, autocast="bf16"),
 )
 
 PARTS: dict[Part, tuple[PresetRow | ZooRow, ...]] = {"development": DEVELOPMENT, "held-out": HELD_OUT}

@@ -15,60 +15,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from muse_bench.predict.attention import attention
 from muse_bench.predict.gpus import RESIDENT_THREADS, Gpu
 from muse_bench.predict.reduction import reduction_scratch
 
 aten = torch.ops.aten
 OPTIMIZER_DEVICE_LISTS = ("_get_foreach_kernels_supported_devices", "_get_fused_kernels_supported_devices")
-
-FLASH_DTYPES = (torch.float16, torch.bfloat16)
-FLASH_LARGEST_HEAD = 256
-FLASH_CAPABILITY = (8, 0)
-# PyTorch prefers cuDNN's attention for half precision on these; seen on an H200 with torch 2.11 (cuDNN 9.15 or newer).
-CUDNN_CAPABILITIES = ((9, 0), (10, 0))
-CUDNN_LARGEST_HEAD = 128
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    capability: tuple[int, int],
-) -> Tensor:
-    """scaled_dot_product_attention by the kernel that CUDA would choose, which decides what backward saves.
-
-    cuDNN for half precision on Hopper and Blackwell, flash for half precision without a mask from capability 8.0
-    on, memory-efficient for the rest, and plain products for grouped queries in float32.
-    Source: sdp_utils.cpp of torch 2.11, and the operations seen on an H200 (reports/h200).
-    """
-    grouped = enable_gqa and query.shape[-3] != key.shape[-3]
-    # Values of another width than queries (latent attention) are left to the kernels that take them on every GPU.
-    half = query.dtype in FLASH_DTYPES and query.shape[-1] == value.shape[-1]
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-    learned_mask = attn_mask is not None and attn_mask.requires_grad
-    if half and not learned_mask and capability in CUDNN_CAPABILITIES and query.shape[-1] <= CUDNN_LARGEST_HEAD:
-        out = aten._scaled_dot_product_cudnn_attention(
-            query, key, value, attn_mask, needs_grad, dropout_p, is_causal, False, scale=scale
-        )
-        return out[0]  # type: ignore[no-any-return]
-    flash = half and attn_mask is None and query.shape[-1] <= FLASH_LARGEST_HEAD and capability >= FLASH_CAPABILITY
-    if grouped and not flash:  # the memory-efficient kernel knows no groups
-        return aten._scaled_dot_product_attention_math(  # type: ignore[no-any-return]
-            query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=True
-        )[0]
-    if flash:
-        out = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)
-        return out[0]  # type: ignore[no-any-return]
-    out = aten._scaled_dot_product_efficient_attention(
-        query, key, value, attn_mask, needs_grad, dropout_p, is_causal, scale=scale
-    )
-    return out[0]  # type: ignore[no-any-return]
 
 
 def dropout(x: Tensor, p: float, train: bool) -> Tensor:
@@ -252,6 +204,18 @@ TEMPORARIES: dict[str, Temporaries] = {
     "_scaled_dot_product_cudnn_attention_backward": _cudnn_attention_backward,
     "_scaled_dot_product_efficient_attention_backward": _efficient_attention_backward,
 }
+
+
+def _grouped_product(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Products of groups of rows, for other dtypes than bfloat16 too, which alone is known on `meta`."""
+    dtype = args[0].dtype
+    halves = [torch.empty_strided(t.shape, t.stride(), dtype=torch.bfloat16, device="meta") for t in args[:2]]
+    out: Tensor = func(*halves, *args[2:], **kwargs)
+    return torch.empty_strided(out.shape, out.stride(), dtype=dtype, device="meta")
+
+
+# Operations whose result `meta` does not know, or not always.
+RESULTS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]] = {"_grouped_mm": _grouped_product}
 
 # Outputs that `meta` returns and CUDA does not allocate, by position: the seeds of attention without dropout.
 ABSENT_OUTPUTS: dict[str, tuple[int, ...]] = {

@@ -53,7 +53,12 @@ def follow(func: Any, args: Any, kwargs: dict[str, Any], out: Any) -> None:
     in_place = bool(args) and args[0] is out
     if in_place and _content(args[0]) is None:
         return
-    result = func(*known[0], **known[1])
+    try:
+        result = func(*known[0], **known[1])
+    except NotImplementedError:  # CUDA has kernels that the CPU has not, such as histc of integers
+        for one in outs:
+            _forget(one)
+        return
     for one, content in zip(outs, result if isinstance(out, list | tuple) else (result,), strict=True):
         setattr(one, ATTRIBUTE, content)
 

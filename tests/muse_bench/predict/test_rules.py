@@ -29,29 +29,74 @@ def operations(capability: tuple[int, int], run) -> list[str]:  # type: ignore[n
     return names
 
 
-def attend(dtype: torch.dtype, *, heads: int = 4, kv_heads: int = 4, mask: bool = False):  # type: ignore[no-untyped-def]
-    query = torch.empty(2, heads, 64, 32, dtype=dtype, device="meta", requires_grad=True)
-    key = torch.empty(2, kv_heads, 64, 32, dtype=dtype, device="meta", requires_grad=True)
-    bias = torch.empty(2, 1, 64, 64, dtype=dtype, device="meta") if mask else None
-    return lambda: functional.scaled_dot_product_attention(
-        query, key, key, attn_mask=bias, enable_gqa=heads != kv_heads
-    )
+def attend(  # type: ignore[no-untyped-def]
+    dtype: torch.dtype,
+    *,
+    heads: int = 4,
+    kv_heads: int = 4,
+    width: int = 32,
+    mask: torch.dtype | None = None,
+    **options,
+):
+    query = torch.empty(2, heads, 64, width, dtype=dtype, device="meta", requires_grad=True)
+    key = torch.empty(2, kv_heads, 64, width, dtype=dtype, device="meta", requires_grad=True)
+    bias = None if mask is None else torch.empty(2, 1, 64, 64, dtype=mask, device="meta")
+    options.setdefault("enable_gqa", heads != kv_heads)
+    return lambda: functional.scaled_dot_product_attention(query, key, key, attn_mask=bias, **options)
+
+
+HALF = torch.bfloat16
+CUDNN, FLASH, EFFICIENT = (f"_scaled_dot_product_{name}_attention" for name in ("cudnn", "flash", "efficient"))
+PLAIN = "_safe_softmax"
 
 
 @pytest.mark.parametrize(
     ("dtype", "capability", "options", "kernel"),
     [
-        (torch.float32, (9, 0), {}, "_scaled_dot_product_efficient_attention"),
-        (torch.bfloat16, (9, 0), {}, "_scaled_dot_product_cudnn_attention"),
-        (torch.bfloat16, (8, 9), {}, "_scaled_dot_product_flash_attention"),
-        (torch.float16, OLDER, {}, "_scaled_dot_product_efficient_attention"),
-        (torch.bfloat16, (8, 9), {"mask": True}, "_scaled_dot_product_efficient_attention"),
-        (torch.bfloat16, (8, 9), {"kv_heads": 2}, "_scaled_dot_product_flash_attention"),
-        (torch.float32, (9, 0), {"kv_heads": 2}, "_safe_softmax"),
+        (torch.float32, (9, 0), {}, EFFICIENT),
+        (HALF, (9, 0), {}, CUDNN),
+        (HALF, (8, 9), {}, FLASH),
+        (torch.float16, OLDER, {}, EFFICIENT),
+        (HALF, OLDER, {}, PLAIN),
+        (HALF, (8, 9), {"mask": HALF}, EFFICIENT),
+        (HALF, (8, 9), {"kv_heads": 2}, FLASH),
+        (torch.float32, (9, 0), {"kv_heads": 2}, PLAIN),
+        # One key head for all, not asked for as a group: no kernel broadcasts it. Falcon does so.
+        (HALF, (9, 0), {"kv_heads": 1, "enable_gqa": False}, PLAIN),
+        (HALF, (9, 0), {"width": 256}, CUDNN),
+        (HALF, (10, 0), {"width": 256}, FLASH),
+        (HALF, (9, 0), {"width": 36}, FLASH),
+        (HALF, (8, 9), {"width": 200}, EFFICIENT),
+        (HALF, (8, 0), {"width": 200}, FLASH),
+        (torch.float32, (8, 9), {"width": 30}, PLAIN),
     ],
 )
 def test_attention_runs_on_the_kernel_that_cuda_would_choose(dtype, capability, options, kernel) -> None:  # type: ignore[no-untyped-def]
     assert kernel in operations(capability, attend(dtype, **options))
+
+
+def test_a_bool_mask_becomes_one_of_the_scores_dtype() -> None:
+    assert "where" in operations((9, 0), attend(HALF, mask=torch.bool))
+    assert "where" not in operations((9, 0), attend(HALF, mask=HALF))
+
+
+def test_a_mask_of_odd_rows_is_padded_for_the_memory_efficient_kernel() -> None:
+    query = torch.empty(2, 4, 61, 32, device="meta", requires_grad=True)
+    mask = torch.empty(2, 1, 61, 61, device="meta")
+    run = lambda: functional.scaled_dot_product_attention(query, query, query, attn_mask=mask)  # noqa: E731
+    assert "constant_pad_nd" in operations((9, 0), run)
+
+
+def test_a_head_of_odd_width_is_padded_for_flash() -> None:
+    assert operations((8, 9), attend(HALF, width=36)).count("constant_pad_nd") == 3
+
+
+def test_products_of_groups_are_known_in_every_dtype() -> None:
+    """Experts in float32: PyTorch's own shape function takes bfloat16 alone."""
+    func = torch.ops.aten._grouped_mm.default
+    x, weight, ends = meta(8, 16), meta(4, 16, 32), meta(4, dtype=torch.int32)
+    out = rules.RESULTS["_grouped_mm"](func, (x, weight, ends), {})
+    assert (out.shape, out.dtype) == ((8, 32), torch.float32)
 
 
 def test_values_of_another_width_keep_theirs() -> None:
