@@ -28,24 +28,29 @@ from muse_bench.timeline import Profile, profile
 Say = Callable[[str], None]
 
 
+Answer = Callable[[Any, Say], dict[str, Any]]  # a request's values; how a request fails is told by what it raises
+
+
 def main() -> None:
-    """Serves requests until stdin ends."""
+    """Serves requests about cases until stdin ends."""
+    serve(_answer_case)
+
+
+def serve(answer: Answer) -> None:
+    """Says what this process can do, then answers a request a line until stdin ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _answer(answers, Hello(kind="hello", environment=_environment(), cuda_unavailable=_cuda_unavailable()))
+    _send(answers, Hello(kind="hello", environment=_environment(), cuda_unavailable=_cuda_unavailable()))
     for module in filter(None, os.environ.get(PRELOAD_VARIABLE, "").split(",")):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     for line in sys.stdin:
-        request: Request = json.loads(line)
-        _answer(answers, _serve(request, lambda text: _answer(answers, Phase(kind="phase", text=text))))
+        _send(answers, _result(answer, json.loads(line), lambda text: _send(answers, Phase(kind="phase", text=text))))
 
 
-def _serve(request: Request, say: Say) -> Result:
+def _result(answer: Answer, request: Any, say: Say) -> Result:
     try:
-        case = Case.from_json(request["case"])
-        values = TASKS[request["task"]](case, say, request)
-        return Result(kind="result", status="ok", reason=None, values=values)
+        return Result(kind="result", status="ok", reason=None, values=answer(request, say))
     except UsageError as error:
         return Result(kind="result", status="usage", reason=str(error), values={})
     except (torch.cuda.OutOfMemoryError, OutOfMemory) as error:
@@ -57,10 +62,14 @@ def _serve(request: Request, say: Say) -> Result:
         return Result(kind="result", status="crashed", reason=_one_line(error), values={})
 
 
+def _answer_case(request: Request, say: Say) -> dict[str, Any]:
+    return TASKS[request["task"]](Case.from_json(request["case"]), say, request)
+
+
 def _peaks(case: Case, say: Say, _: Request) -> dict[str, Any]:
     from muse_bench.measure.cuda import measure_peaks
 
-    return {**dataclasses.asdict(measure_peaks(case, say, lambda: say(TIMING))), "gpu": _gpu_facts()}
+    return {**dataclasses.asdict(measure_peaks(case, say, lambda: say(TIMING))), "gpu": gpu_facts()}
 
 
 def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:
@@ -72,6 +81,9 @@ def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:
 
 
 def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
+    from muse_bench.predict.compiler import defer_compiler
+
+    defer_compiler()
     from muse_bench.predict.gpus import find_gpu
     from muse_bench.predict.trace import trace_case
 
@@ -136,7 +148,8 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _gpu_facts() -> dict[str, Any]:
+def gpu_facts() -> dict[str, Any]:
+    """What the environment says of the GPU that this process runs on."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
         "gpu": properties.name,
@@ -163,7 +176,7 @@ def _cuda_unavailable() -> str | None:
     return None
 
 
-def _answer(stream: TextIO, message: Any) -> None:
+def _send(stream: TextIO, message: Any) -> None:
     stream.write(json.dumps(message) + "\n")
     stream.flush()
 

@@ -1,0 +1,27 @@
+"""The compiler is not imported for a prediction, and is there for whoever asks."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import sys
+from muse_bench.predict.compiler import defer_compiler
+
+defer_compiler()
+import torch
+
+weight = torch.zeros(2, 2, requires_grad=True)
+optimizer = torch.optim.AdamW([weight])
+weight.sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+print("torch._dynamo.eval_frame" in sys.modules)
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+print(type(torch._dynamo).__name__, "torch._dynamo.eval_frame" in sys.modules)
+"""
+
+
+def test_an_optimizer_does_without_the_compiler_and_compiling_loads_it() -> None:
+    """It costs a second, half of a prediction; a model that compiles a part of itself must still find it."""
+    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["False", "2.0", "module", "True"]
