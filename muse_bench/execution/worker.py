@@ -81,16 +81,15 @@ def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:
 
 
 def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
-    from muse_bench.predict.compiler import defer_compiler
-
-    defer_compiler()
+    from muse_bench.predict.compiler import deferred_compiler
     from muse_bench.predict.gpus import find_gpu
     from muse_bench.predict.trace import trace_case
 
     torch.set_num_threads(1)  # what is computed is small: threads would mostly wait for one another, on a busy machine
     assert case.gpu is not None  # the runner names one
     gpu = find_gpu(case.gpu)
-    trace, work = trace_case(case, gpu, say)
+    with contextlib.nullcontext() if case.config is None else deferred_compiler():
+        trace, work = trace_case(case, gpu, say)
     say("replaying the allocator")
     found = profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config())
     context = gpu.context_bytes + trace.libraries_bytes

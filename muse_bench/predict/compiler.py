@@ -1,9 +1,10 @@
 """Spares a prediction the import of PyTorch's compiler, which takes longer than the prediction itself."""
 
+import contextlib
 import importlib
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -32,7 +33,18 @@ class _Absent(types.ModuleType):
         return getattr(torch._dynamo, name)
 
 
-def defer_compiler() -> None:
-    """Until something needs it, torch._dynamo is not imported. Does nothing where it has been already."""
-    if NAME not in sys.modules:
-        sys.modules[NAME] = torch._dynamo = _Absent(NAME)
+@contextlib.contextmanager
+def deferred_compiler() -> Iterator[None]:
+    """Inside, torch._dynamo is not imported until something needs it. Does nothing where it has been already.
+
+    For models of this project: other libraries import its parts in an order that stands no stand-in.
+    """
+    if NAME in sys.modules:
+        yield
+        return
+    absent = sys.modules[NAME] = torch._dynamo = _Absent(NAME)
+    try:
+        yield
+    finally:
+        if sys.modules.get(NAME) is absent:
+            del sys.modules[NAME], torch._dynamo

@@ -5,18 +5,20 @@ import sys
 
 PROGRAM = """
 import sys
-from muse_bench.predict.compiler import defer_compiler
-
-defer_compiler()
 import torch
+from muse_bench.predict.compiler import deferred_compiler
 
-weight = torch.zeros(2, 2, requires_grad=True)
-optimizer = torch.optim.AdamW([weight])
-weight.sum().backward()
-optimizer.step()
-optimizer.zero_grad()
-print("torch._dynamo.eval_frame" in sys.modules)
-print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+with deferred_compiler():
+    weight = torch.zeros(2, 2, requires_grad=True)
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+print("torch._dynamo" in sys.modules)
+import torch.distributed.fsdp  # as transformers does, which a stand-in left behind would break
+
+with deferred_compiler():
+    print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
 print(type(torch._dynamo).__name__, "torch._dynamo.eval_frame" in sys.modules)
 """
 
