@@ -33,7 +33,9 @@ NO_GPU = (
     "calibrate needs a CUDA GPU, and there is none here: `muse-bench accuracy FILE` renders a saved calibration, "
     "and --predict-only --gpu NAME predicts the matrix"
 )
-TABLES = Format("markdown", ".md", sections=False, render=lambda run: render_markdown(*accuracy_sheets([run])))
+TABLES: Format[RunFile] = Format(
+    "markdown", ".md", sections=False, render=lambda run: render_markdown(*accuracy_sheets([run]))
+)
 
 
 def calibrate(
@@ -45,8 +47,8 @@ def calibrate(
     only: Annotated[
         str | None,
         typer.Option(
-            metavar="TEXT",
-            help="The cases with TEXT in 'preset|architecture MODEL DTYPE MODE OPTIMIZER'.",
+            metavar="TEXT,TEXT",
+            help="The cases with one of these in 'preset|architecture MODEL DTYPE MODE OPTIMIZER'.",
             rich_help_panel=MATRIX,
         ),
     ] = None,
@@ -89,7 +91,8 @@ def calibrate(
 def _chosen(part: str, only: str | None) -> list[Case]:
     """The cases of the matrix that were asked for."""
     rows = [row for name, group in PARTS.items() if part in (name, "all") for row in group]
-    cases = [case for row in rows if (only or "").replace("_", "-") in _words(case := build_case(row))]
+    wanted = (only or "").replace("_", "-").split(",")
+    cases = [case for case in map(build_case, rows) if any(text in _words(case) for text in wanted)]
     if not cases:
         raise UsageError(f"--only '{only}' is in no case of --part {part}: try a model, such as gpt2, or a mode")
     return cases

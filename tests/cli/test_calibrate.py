@@ -258,3 +258,8 @@ def test_others_are_not_asked_unless_told(call, machine, monkeypatch, capsys):
     monkeypatch.setattr(COMMAND, "PeerWorker", None)
     assert call("calibrate") == 0
     assert "Other predictors" not in capsys.readouterr().out
+
+
+def test_several_texts_choose_the_cases_of_each() -> None:
+    chosen = COMMAND._chosen("all", "falcon,gemma3")
+    assert {case.model.rpartition(":")[2] for case in chosen} == {"falcon", "gemma3"}
