@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 ARGS ?= --vocab 50000 --d-model 1024
 
 CALIBRATION := $(wildcard reports/h200/calibration*.json reports/h200/predicted/calibration*.json)
-REPORTS := $(filter-out $(CALIBRATION),$(wildcard reports/h200/*.json))
+KERNELS := $(wildcard reports/h200/kernels*.json)
+REPORTS := $(filter-out $(CALIBRATION) $(KERNELS),$(wildcard reports/h200/*.json))
 PREDICTED := $(filter-out $(CALIBRATION),$(wildcard reports/h200/predicted/*.json))
 
 .PHONY: help setup compare test lint format bench reports clean
@@ -51,6 +52,7 @@ reports: setup
 	$(foreach file,$(REPORTS),$(BIN)/muse-bench report $(file) --format csv --output $(file:.json=.md) > $(file:.json=.csv) &&) true
 	$(BIN)/muse-bench accuracy $(REPORTS) $(PREDICTED) --output reports/h200/prediction.md
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
+	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(BIN)/muse-bench report reports/h200/large-train.json --into README.md
 
 clean:

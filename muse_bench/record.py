@@ -6,20 +6,16 @@ and, flattened, the columns of the CSV; they are stable within `SCHEMA_VERSION`.
 
 import dataclasses
 import json
-import math
 import os
 import tempfile
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from muse_bench.errors import UsageError
+from muse_bench.schema import LARGEST_NUMBER, check_values, known_fields, listed, read_json
 
 SCHEMA_VERSION = 1
-LARGEST_FILE_BYTES = 256 << 20
-LARGEST_NUMBER = (1 << 63) - 1
 
 PEERS = ("mem-tracker", "accelerate")  # the other predictors that a record can hold answers of
 
@@ -150,9 +146,9 @@ class Record:
         for name in ("model", "config", "mode", "dtype", "batch", "seq", "status", "provenance"):
             if name not in known:
                 raise UsageError(f"a record lacks the field '{name}'")
-        rows = {name: _list(name, known.pop(name, [])) for name in ("modules", "timeline", "notes")}
+        rows = {name: listed(name, known.pop(name, [])) for name in ("modules", "timeline", "notes")}
         ledger, proof = known.pop("ledger", None), known.pop("proof", None)
-        _check_values(cls, known)
+        check_values(cls, known)
         return cls(
             **known,
             ledger=None if ledger is None else _ledger(ledger, whole=True),
@@ -211,19 +207,7 @@ def read_run_file(path: Path) -> RunFile:
 
     Raises: UsageError when the file cannot be read, is not a record file, or comes from a newer schema.
     """
-    try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise UsageError(f"{path}: larger than {LARGEST_FILE_BYTES >> 20} MiB: not a record file of muse-bench")
-        text = path.read_text(encoding="utf-8")
-        return _run_file(json.loads(text, parse_constant=_finite, parse_float=_finite))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: not a record file: {error}") from error
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: not a record file: a value is missing or of the wrong type ({error})") from error
-    except UsageError as error:
-        raise UsageError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+    return read_json(path, _run_file)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -252,22 +236,30 @@ def write_whole(path: Path, text: str) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _run_file(values: Any) -> RunFile:
-    if not isinstance(values, dict) or "records" not in values or "schema_version" not in values:
-        raise UsageError("not a record file: it has no 'schema_version' and 'records'")
+def read_head(values: Any, rows: str) -> tuple[Environment, str | None]:
+    """The environment and the command of a parsed file whose records are the list `rows`.
+
+    Raises: UsageError when that list or the version is missing, or the file comes from a newer schema.
+    """
+    if not isinstance(values, dict) or rows not in values or "schema_version" not in values:
+        raise UsageError(f"not a record file: it has no 'schema_version' and '{rows}'")
     version = values["schema_version"]
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise UsageError(f"not a record file: schema_version {version!r} is not a whole number from 1")
     if version > SCHEMA_VERSION:
         raise UsageError(f"written by a newer muse-bench (schema {version}, this one reads {SCHEMA_VERSION}): upgrade")
-    names = {f.name for f in dataclasses.fields(Environment)}
-    environment = {name: value for name, value in values.get("environment", {}).items() if name in names}
+    environment = known_fields(Environment, values.get("environment", {}))
     environment.setdefault("muse_bench", "unknown")
-    _check_values(Environment, environment)
+    check_values(Environment, environment)
     if not isinstance(values.get("command"), str | None):
         raise UsageError("not a record file: its command is not text")
-    records = tuple(Record.from_json(record) for record in _list("records", values["records"]))
-    return RunFile(environment=Environment(**environment), records=records, command=values.get("command"))
+    return Environment(**environment), values.get("command")
+
+
+def _run_file(values: Any) -> RunFile:
+    environment, command = read_head(values, "records")
+    records = tuple(Record.from_json(record) for record in listed("records", values["records"]))
+    return RunFile(environment=environment, records=records, command=command)
 
 
 def _fields(values: dict[str, Any], indent: str) -> str:
@@ -308,51 +300,5 @@ def _proof(values: dict[str, Any]) -> Proof:
     for name in ("cap_bytes", "ran", "steps"):
         if name not in known:
             raise UsageError(f"a proof lacks the field '{name}'")
-    _check_values(Proof, known)
+    check_values(Proof, known)
     return Proof(**known)
-
-
-def _list(name: str, value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise UsageError(f"not a record file: '{name}' is not a list")
-    return value
-
-
-def _check_values(kind: type, values: dict[str, Any]) -> None:
-    hints = typing.get_type_hints(kind)
-    for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and name.endswith("_bytes") and not _is_size(value):
-            raise UsageError(f"'{name}' is {value!r:.60}: it must be a whole number of bytes")
-        if number and value < 0 and name != "reduction":
-            raise UsageError(f"'{name}' is {value!r:.60}: it must be a number of at least zero")
-        if not _fits(value, hints[name]):
-            raise UsageError(f"'{name}' is {value!r:.60}: that is not what it holds")
-        if name == "config" and any(isinstance(part, dict | list) for part in value.values()):
-            raise UsageError("'config' holds a list or an object: its values are plain")
-        if name == "peers" and not all(part is None or _is_size(part) for part in value.values()):
-            raise UsageError("'peers' holds what is neither a whole number of bytes nor null")
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a parsed JSON value is of the annotated type; true and false are no numbers."""
-    if typing.get_origin(hint) is Literal:
-        return value in typing.get_args(hint)
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return any(_fits(value, part) for part in typing.get_args(hint))
-    if isinstance(value, bool):
-        return hint is bool
-    if isinstance(value, int):
-        return hint in (int, float) and abs(value) <= LARGEST_NUMBER
-    return isinstance(value, typing.get_origin(hint) or hint)
-
-
-def _finite(text: str) -> float:
-    """A number of the file; NaN, Infinity and 1e999 are none that a record may hold."""
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text:.60} is not a number that a record may hold")
-    return number

@@ -16,6 +16,7 @@ from muse_bench.cli.calibrate import calibrate
 from muse_bench.cli.compare import compare
 from muse_bench.cli.frontier import frontier
 from muse_bench.cli.groups import flattened
+from muse_bench.cli.kernels import kernels
 from muse_bench.cli.measure import measure
 from muse_bench.cli.predict import predict
 from muse_bench.cli.report import report
@@ -32,6 +33,7 @@ COMMANDS = (
     report,
     accuracy,
     calibrate,
+    kernels,
 )
 
 app = typer.Typer(name="muse-bench", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

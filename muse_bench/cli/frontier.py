@@ -85,7 +85,9 @@ def frontier(
         for case in build_cases(split_models(models), sizes, protocol, budget)
     ]
     found: Found = {}
-    ours = Format("markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()])))
+    ours: Format[RunFile] = Format(
+        "markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]))
+    )
     outputs = Outputs(options.output or (), [*({**formats(), ours.name: ours}).values()])
     keep_runs(
         _runs(found, lines, limits, options, check),

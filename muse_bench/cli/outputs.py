@@ -2,32 +2,34 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Generic
 
 from muse_bench.errors import UsageError
-from muse_bench.record import RunFile, write_whole
-from muse_bench.report import Format, document, format_of
+from muse_bench.record import write_whole
+from muse_bench.report import Format, Run, document, format_of
 
 
-class Outputs:
-    """The files that a run's records go to, each in the format of `choices` that its suffix picks; all unless told.
+class Outputs(Generic[Run]):
+    """The files that a run's records go to, each in the format of `choices` that its suffix picks.
 
     Raises: UsageError, on creation, for a suffix that no format has and for a place that cannot be written.
     """
 
-    def __init__(self, paths: Sequence[Path], choices: Sequence[Format] | None = None) -> None:
-        self._files = [(path, format_of(path, choices)) for path in paths]
+    def __init__(self, paths: Sequence[Path], choices: Iterable[Format[Run]]) -> None:
+        known = tuple(choices)
+        self._files = [(path, format_of(path, known)) for path in paths]
         for path in paths:
             _check_writable(path)
 
-    def save(self, run: RunFile) -> None:
+    def save(self, run: Run) -> None:
         """Writes the record files alone, so that finished cases are on disk whatever comes next."""
         for path, known in self._files:
             if known.name == "json":
                 write_whole(path, known.render(run))
 
-    def write(self, *runs: RunFile) -> None:
+    def write(self, *runs: Run) -> None:
         """Writes every file; the texts first, so that a format which refuses the runs leaves nothing behind."""
         texts = [(path, document(known, runs)) for path, known in self._files]
         for path, text in texts:

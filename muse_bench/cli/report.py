@@ -50,7 +50,7 @@ def report(
     """
     if format_name != TERMINAL and format_name not in formats():
         raise UsageError(f"unknown format '{format_name}': choose from {', '.join((TERMINAL, *formats()))}")
-    outputs = Outputs(output or ())
+    outputs = Outputs(output or (), formats().values())
     runs = _merge([_read(path) for path in records])
     if baseline is not None:
         runs = [_compared(run, baseline) for run in runs]

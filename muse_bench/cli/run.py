@@ -18,11 +18,11 @@ from muse_bench.errors import ExitCode, UsageError
 from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.runner import Runner
 from muse_bench.record import Record, RunFile
+from muse_bench.report import Run, formats
 from muse_bench.report.words import NO_GPU
 
 NO_PROOFS = ProofOptions()
 Finish = Callable[[Sequence[Record]], tuple[Record, ...]]
-Show = Callable[[RunFile], RenderableType]
 
 
 def run_cases(
@@ -31,7 +31,7 @@ def run_cases(
     options: RunOptions,
     *,
     finish: Finish,
-    show: Show,
+    show: Callable[[RunFile], RenderableType],
     proofs: ProofOptions = NO_PROOFS,
 ) -> RunFile:
     """Runs the cases, saves each as it finishes, then shows them all and writes the other outputs.
@@ -44,23 +44,28 @@ def run_cases(
     if proofs.prove and (backend == "predict" or options.gpu is not None):
         raise UsageError("--prove runs the case on a CUDA GPU: leave out --gpu and --backend predict, or --prove")
     check_timeout(options)
-    outputs = Outputs(options.output or ())
-    return keep_runs(_runs(cases, backend, options, proofs, finish), outputs, show, total=len(cases))
+    return keep_runs(
+        _runs(cases, backend, options, proofs, finish),
+        Outputs(options.output or (), formats().values()),
+        show,
+        total=len(cases),
+        finished=lambda run: len(run.records),
+    )
 
 
 def keep_runs(
-    runs: Generator[RunFile],
-    outputs: Outputs,
-    show: Show,
+    runs: Generator[Run],
+    outputs: Outputs[Run],
+    show: Callable[[Run], RenderableType],
     *,
     total: int,
-    finished: Callable[[RunFile], int] = lambda run: len(run.records),
-) -> RunFile:
+    finished: Callable[[Run], int],
+) -> Run:
     """Saves the run each time that it has grown; shows and writes it at the end, and also when it breaks off.
 
     `finished` says how many cases a run holds, of `total`.
     """
-    last: RunFile | None = None
+    last: Run | None = None
     try:
         with contextlib.closing(runs):
             for last in runs:

@@ -9,13 +9,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from muse_bench.execution.protocol import Hello, Request, Result
+from muse_bench.execution.protocol import Hello, Result
 
 STDERR_TAIL_BYTES = 2_000
 START_SECONDS = 300.0
+CASES = "muse_bench.execution.worker"
 
 
 class WorkerDied(Exception):  # noqa: N818
@@ -23,15 +24,15 @@ class WorkerDied(Exception):  # noqa: N818
 
 
 class WorkerProcess:
-    """A process that runs `muse_bench.execution.worker`. `environment` is added to this process's own."""
+    """A process that runs a worker module. `environment` is added to this process's own."""
 
-    def __init__(self, environment: dict[str, str | None]) -> None:
+    def __init__(self, environment: dict[str, str | None], module: str = CASES) -> None:
         variables = {**os.environ, **{k: v for k, v in environment.items() if v is not None}}
         for name in (name for name, value in environment.items() if value is None):
             variables.pop(name, None)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "muse_bench.execution.worker"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -58,7 +59,9 @@ class WorkerProcess:
             self._hello = cast(Hello, self._next(time.monotonic() + START_SECONDS))
         return self._hello
 
-    def ask(self, request: Request, timeout_seconds: float | None, on_phase: Callable[[str], None]) -> Result:
+    def ask(
+        self, request: Mapping[str, object], timeout_seconds: float | None, on_phase: Callable[[str], None]
+    ) -> Result:
         """Sends a request and waits for its result.
 
         Raises: WorkerDied when the process ends, or says nothing final within timeout_seconds; it is killed then.

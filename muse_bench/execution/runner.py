@@ -98,7 +98,7 @@ class Runner:
             raise UsageError(f"nothing can be measured here: {unavailable}; use --backend predict")
         measures = self._asked == "cuda" or (self._asked == "auto" and unavailable is None and named is None)
         self.backend = "cuda" if measures else "predict"
-        self.environment = Environment(**hello["environment"], commit=_commit())
+        self.environment = Environment(**hello["environment"], commit=source_commit())
         if measures:
             self.environment = dataclasses.replace(self.environment, driver=driver_version())
         else:
@@ -296,7 +296,7 @@ def _noted(record: Record, note: str) -> Record:
     return dataclasses.replace(record, notes=(*record.notes, note))
 
 
-def _commit() -> str | None:
+def source_commit() -> str | None:
     """The commit of the source tree this runs from, when it is one; MUSE_BENCH_COMMIT names it for a copy."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

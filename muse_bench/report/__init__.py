@@ -6,13 +6,16 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from muse_bench.errors import UsageError
 from muse_bench.record import RunFile
 
+Run = TypeVar("Run")
+
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class Format(Generic[Run]):
     """One way to write a run: its name, the suffix of its files, its renderer.
 
     `sections` says whether the texts of several runs may follow one another in one document.
@@ -21,13 +24,13 @@ class Format:
     name: str
     suffix: str
     sections: bool
-    render: Callable[[RunFile], str]
+    render: Callable[[Run], str]
 
 
 @functools.cache
-def formats() -> Mapping[str, Format]:
+def formats() -> Mapping[str, Format[RunFile]]:
     """Every format by name, found among this package's modules."""
-    found: dict[str, Format] = {}
+    found: dict[str, Format[RunFile]] = {}
     for module_info in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{module_info.name}")
         if hasattr(module, "SUFFIX"):
@@ -36,12 +39,12 @@ def formats() -> Mapping[str, Format]:
     return found
 
 
-def format_of(path: Path, choices: Iterable[Format] | None = None) -> Format:
+def format_of(path: Path, choices: Iterable[Format[Run]]) -> Format[Run]:
     """The format, of those to choose from, that a file's suffix asks for.
 
     Raises: UsageError that lists the suffixes there are.
     """
-    choices = tuple(formats().values() if choices is None else choices)
+    choices = tuple(choices)
     for known in choices:
         if path.suffix.lower() == known.suffix:
             return known
@@ -49,7 +52,7 @@ def format_of(path: Path, choices: Iterable[Format] | None = None) -> Format:
     raise UsageError(f"{path}: unknown suffix '{path.suffix}': use one of {suffixes}")
 
 
-def document(known: Format, runs: Sequence[RunFile]) -> str:
+def document(known: Format[Run], runs: Sequence[Run]) -> str:
     """The runs in one text.
 
     Raises: UsageError for several runs in a format that has no sections to keep their environments apart.

@@ -30,6 +30,7 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
         ["compare", "--heads", "7"],
         ["report", "none.json"],
         ["calibrate", "--only", "none"],
+        ["kernels", "--only", "none"],
     ],
 )
 def test_help_and_mistakes_import_neither_torch_nor_pandas(arguments):

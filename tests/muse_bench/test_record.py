@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-from muse_bench import record as record_module
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.record import (
     LEDGER_FIELDS,
@@ -282,9 +281,9 @@ def test_the_rest_of_the_file_is_checked_too(changed, name, value):
 
 def test_a_huge_file_is_refused_unread(run, path, monkeypatch):
     write_whole(path, run.to_json())
-    monkeypatch.setattr(record_module, "LARGEST_FILE_BYTES", path.stat().st_size)
+    monkeypatch.setattr("muse_bench.schema.LARGEST_FILE_BYTES", path.stat().st_size)
     assert read_run_file(path) == run
-    monkeypatch.setattr(record_module, "LARGEST_FILE_BYTES", path.stat().st_size - 1)
+    monkeypatch.setattr("muse_bench.schema.LARGEST_FILE_BYTES", path.stat().st_size - 1)
     monkeypatch.setattr(type(path), "read_text", lambda *_, **__: pytest.fail("the file was read"))
     assert "larger than" in refusal(path)
 

@@ -18,13 +18,13 @@ def test_every_format_is_found_by_its_file():
 
 
 def test_the_suffix_picks_the_format_whatever_its_case():
-    assert format_of(Path("a/b.CSV")).name == "csv"
+    assert format_of(Path("a/b.CSV"), formats().values()).name == "csv"
 
 
 @pytest.mark.parametrize("name", ["peaks.txt", "peaks", "peaks.json.gz"])
 def test_an_unknown_suffix_names_the_known_ones(name):
     with pytest.raises(UsageError, match=r"unknown suffix.*\.csv, .*\.json, \.md"):
-        format_of(Path(name))
+        format_of(Path(name), formats().values())
 
 
 def test_markdown(run, snapshot):
