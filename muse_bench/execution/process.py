@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,18 @@ class WorkerProcess:
             if message["kind"] == "result":
                 return cast(Result, message)
             on_phase(message["text"])
+
+    def pause(self) -> None:
+        """Stops the process where it is, until `resume`; where processes cannot be stopped it goes on."""
+        self._signal("SIGSTOP")
+
+    def resume(self) -> None:
+        """Lets a stopped process go on."""
+        self._signal("SIGCONT")
+
+    def _signal(self, name: str) -> None:
+        if self._process.poll() is None and hasattr(signal, name):
+            self._process.send_signal(getattr(signal, name))
 
     def close(self) -> None:
         """Ends the process at once."""

@@ -173,12 +173,17 @@ class Runner:
             def follow(phase: str) -> None:
                 if phase == TIMING:
                     sampler.stop()  # the steps that follow are not the protocol's
+                    for spare in self._spares:  # importing, it would slow a step that launches many kernels
+                        spare.pause()
                 say(phase)
 
             try:
                 result = self._ask_fresh("peaks", case, follow, sampler)
             except WorkerDied as error:
                 return dataclasses.replace(record, status="crashed", reason=str(error))
+            finally:
+                for spare in self._spares:
+                    spare.resume()
             view = sampler.stop()
         if (failed := _failure(record, result)) is not None:
             return failed

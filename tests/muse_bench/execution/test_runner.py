@@ -2,13 +2,17 @@
 
 import os
 import re
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
 from muse_bench.config import Case, Sizes
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution import runner as runner_module
-from muse_bench.execution.process import WorkerDied
+from muse_bench.execution.process import WorkerDied, WorkerProcess
+from muse_bench.execution.protocol import TIMING
 from muse_bench.execution.runner import Runner
 from muse_bench.measure.nvml import DeviceView
 from muse_bench.models.presets import PRESETS
@@ -249,9 +253,11 @@ class FakeWorker:
 
     answers: dict = {}  # noqa: RUF012
     all: list = []  # noqa: RUF012
+    paused_while_timing: list = []  # noqa: RUF012
     unavailable = None
 
     def __init__(self, environment):
+        self.paused = False
         self.environment, self.tasks, self.closed, self.pid = environment, [], False, 1_000 + len(self.all)
         self.requests = []
         self.all.append(self)
@@ -266,9 +272,18 @@ class FakeWorker:
         if isinstance(answer, Exception):
             raise answer
         on_phase("building")
+        if request["task"] == "peaks":
+            on_phase(TIMING)
+            self.paused_while_timing.append({one.pid for one in self.all if one.paused})
         status = answer.get("status", "ok")
         values = {key: dict(value) if isinstance(value, dict) else value for key, value in answer.items()}
         return {"kind": "result", "status": status, "reason": answer.get("reason"), "values": values}
+
+    def pause(self):
+        self.paused = True
+
+    def resume(self):
+        self.paused = False
 
     def close(self):
         self.closed = True
@@ -322,6 +337,7 @@ def worker(monkeypatch):
     monkeypatch.setattr(runner_module, "driver_version", lambda: "580.0")
     monkeypatch.setattr(FakeWorker, "answers", {"peaks": PEAKS, "ledger": LEDGER, "predict": PREDICTED})
     monkeypatch.setattr(FakeWorker, "all", [])
+    monkeypatch.setattr(FakeWorker, "paused_while_timing", [])
     return FakeWorker
 
 
@@ -349,6 +365,34 @@ def test_no_process_measures_two_cases(worker):
     assert max(len(one.tasks) for one in worker.all) == 1
     assert sum(len(one.tasks) for one in worker.all) == 6
     assert all(one.closed for one in worker.all)
+
+
+def test_processes_that_wait_are_still_while_steps_are_timed(worker):
+    """They import for seconds, which made a step that launches many kernels twice as long."""
+    with Runner("cuda") as runner:
+        run_one(runner, preset())
+        (paused,) = worker.paused_while_timing
+        at_work = next(one for one in worker.all if one.tasks == ["peaks"])
+        assert paused
+        assert at_work.pid not in paused
+        assert not any(one.paused for one in worker.all)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
+def test_a_process_that_was_stopped_goes_on_or_ends():
+    """A stopped process must neither answer nor outlive its runner."""
+    process = WorkerProcess({})
+    process.hello()
+    process.pause()
+    state = Path(f"/proc/{process.pid}/stat")
+    if state.exists():
+        while state.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
+    process.resume()
+    process.pause()
+    process.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)
 
 
 @pytest.mark.parametrize(
