@@ -8,7 +8,8 @@ ARGS ?= --vocab 50000 --d-model 1024
 
 CALIBRATION := $(wildcard reports/h200/calibration*.json reports/h200/predicted/calibration*.json)
 KERNELS := $(wildcard reports/h200/kernels*.json)
-REPORTS := $(filter-out $(CALIBRATION) $(KERNELS),$(wildcard reports/h200/*.json))
+QUALITY := $(wildcard reports/h200/quality*.json)
+REPORTS := $(filter-out $(CALIBRATION) $(KERNELS) $(QUALITY),$(wildcard reports/h200/*.json))
 PREDICTED := $(filter-out $(CALIBRATION),$(wildcard reports/h200/predicted/*.json))
 
 .PHONY: help setup compare test lint format bench reports clean
@@ -53,6 +54,7 @@ reports: setup
 	$(BIN)/muse-bench accuracy $(REPORTS) $(PREDICTED) --output reports/h200/prediction.md
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
+	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)
 	$(BIN)/muse-bench report reports/h200/large-train.json --into README.md
 
 clean:

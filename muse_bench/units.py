@@ -9,6 +9,7 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
+_COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _FACTORS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": GIB, "tib": GIB << 10}
 
 
@@ -54,3 +55,15 @@ def parse_percent(text: str) -> float:
     if not 0 <= fraction < 1:
         raise UsageError(f"'{text}' is not a share: write a percentage from 0% to below 100%, such as 10%")
     return fraction
+
+
+def parse_count(text: str) -> int:
+    """Text such as '100M', '2.5K' or '20000' as a number of things, in powers of ten.
+
+    Raises: UsageError when it is not a whole number from 1, below 10^15.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmb]?)\s*", text.lower().replace("_", ""), re.ASCII)
+    count = Decimal(match[1]) * _COUNTS[match[2]] if match else Decimal(0)
+    if not 1 <= count < 10**15 or count != int(count):
+        raise UsageError(f"'{text}' is not a count: write a whole number, such as 20000, 500K or 100M")
+    return int(count)

@@ -90,7 +90,7 @@ def _train(work: Workload) -> None:
     pairs = list(zip(_micro(work, work.ids), _micro(work, work.targets), strict=True))
     for ids, targets in pairs:
         with _autocast(work):
-            loss = _loss(work.model, ids, targets)
+            loss = token_loss(work.model, ids, targets)
         (loss if len(pairs) == 1 else loss * (len(ids) / work.case.batch)).backward()
         del loss
     if work.optimizer is not None:
@@ -102,7 +102,7 @@ def _forward_backward(work: Workload) -> None:
     """The reports' protocol, in which the output stays alive during backward, as it did in their loop."""
     for ids in _micro(work, work.ids):
         with _autocast(work):
-            output = _logits(work.model(ids))
+            output = logits_of(work.model(ids))
         output.sum().backward()
         del output
 
@@ -144,13 +144,14 @@ def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:
     return parts
 
 
-def _loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
+def token_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy of the targets (batch, seq), by whichever way the model offers."""
     if isinstance(model, LanguageModel):
         return model.loss(ids, targets)
     if "labels" in inspect.signature(model.forward).parameters:  # as the models of transformers do
         loss: Tensor = model(input_ids=ids, labels=targets).loss
         return loss
-    return plain_loss(_logits(model(ids)), targets)
+    return plain_loss(logits_of(model(ids)), targets)
 
 
 def _prompt_logits(work: Workload, ids: Tensor) -> Tensor:
@@ -158,11 +159,11 @@ def _prompt_logits(work: Workload, ids: Tensor) -> Tensor:
     if isinstance(work.model, LanguageModel):
         logits: Tensor = work.model(ids, last_only=last_only)
         return logits
-    logits = _logits(work.model(ids))
+    logits = logits_of(work.model(ids))
     return logits[:, -1:].clone() if last_only else logits
 
 
-def _logits(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
     """The logits in what a model returns: a tensor, or an object with `.logits`."""
     logits: Tensor = output if isinstance(output, Tensor) else output.logits
     return logits

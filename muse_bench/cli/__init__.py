@@ -19,6 +19,7 @@ from muse_bench.cli.groups import flattened
 from muse_bench.cli.kernels import kernels
 from muse_bench.cli.measure import measure
 from muse_bench.cli.predict import predict
+from muse_bench.cli.quality import quality
 from muse_bench.cli.report import report
 from muse_bench.cli.usage import describe
 from muse_bench.cli.verify_8gb import verify_8gb
@@ -34,6 +35,7 @@ COMMANDS = (
     accuracy,
     calibrate,
     kernels,
+    quality,
 )
 
 app = typer.Typer(name="muse-bench", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")

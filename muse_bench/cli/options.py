@@ -47,18 +47,24 @@ Output = Annotated[
 ]
 
 
+Vocab = Annotated[int, typer.Option(metavar="N", help="Words in the vocabulary.", rich_help_panel=MODEL)]
+DModel = Annotated[int, typer.Option(metavar="N", help="Width of the model.", rich_help_panel=MODEL)]
+Layers = Annotated[int, typer.Option(metavar="N", help="Number of blocks.", rich_help_panel=MODEL)]
+Heads = Annotated[int, typer.Option(metavar="N", help="Attention heads; they divide d-model.", rich_help_panel=MODEL)]
+Seq = Annotated[int, typer.Option(metavar="N", help="Tokens in a sequence.", rich_help_panel=PROTOCOL)]
+Batch = Annotated[int, typer.Option(metavar="N", help="Sequences in a batch.", rich_help_panel=PROTOCOL)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SizeOptions:
     """The sizes that a preset is scaled to."""
 
-    vocab: Annotated[int, typer.Option(metavar="N", help="Words in the vocabulary.", rich_help_panel=MODEL)] = 50_000
-    d_model: Annotated[int, typer.Option(metavar="N", help="Width of the model.", rich_help_panel=MODEL)] = 1_024
-    layers: Annotated[int, typer.Option(metavar="N", help="Number of blocks.", rich_help_panel=MODEL)] = 12
-    heads: Annotated[
-        int, typer.Option(metavar="N", help="Attention heads; they divide d-model.", rich_help_panel=MODEL)
-    ] = 16
-    seq: Annotated[int, typer.Option(metavar="N", help="Tokens in a sequence.", rich_help_panel=PROTOCOL)] = 2_048
-    batch: Annotated[int, typer.Option(metavar="N", help="Sequences in a batch.", rich_help_panel=PROTOCOL)] = 1
+    vocab: Vocab = 50_000
+    d_model: DModel = 1_024
+    layers: Layers = 12
+    heads: Heads = 16
+    seq: Seq = 2_048
+    batch: Batch = 1
 
 
 @dataclass(frozen=True, kw_only=True)

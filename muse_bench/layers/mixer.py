@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from muse_bench.config import Gate, ModelConfig
-from muse_kernels import diagonal_scan
+from muse_kernels import causal_convolution, gated_scan
+from muse_kernels.precision import accumulation_dtype
 
 CONVOLUTION_WIDTH = 3
 
@@ -75,23 +76,17 @@ class CausalConvolution(nn.Module):
 
     def __init__(self, d_model: int, width: int = CONVOLUTION_WIDTH) -> None:
         super().__init__()
-        self.width = width
         self.weight = nn.Parameter(torch.empty(width, d_model))
         nn.init.uniform_(self.weight, -(width**-0.5), width**-0.5)
 
-    def forward(self, x: Tensor, before: Tensor | None = None) -> Tensor:
-        """`before`: the width - 1 tokens ahead of x, (batch, width - 1, d_model); zeros when None."""
-        seq = x.shape[1]
-        padded = functional.pad(x, (0, 0, self.width - 1, 0)) if before is None else torch.cat((before, x), dim=1)
-        out = padded[:, :seq] * self.weight[0]
-        for tap in range(1, self.width):
-            out = torch.addcmul(out, padded[:, tap : tap + seq], self.weight[tap])
-        return out
+    def forward(self, x: Tensor, before: Tensor | None = None, add: Tensor | None = None) -> Tensor:
+        """`before`: the width - 1 tokens ahead of x, (batch, width - 1, d_model), zeros when None; `add`: as x."""
+        return causal_convolution(x, self.weight, before, add=add)
 
 
 @dataclass(slots=True)
 class RecurrentState:
-    """What an AR-SSM remembers: the running sum (batch, rank) and the last tokens (batch, width - 1, d_model)."""
+    """What an AR-SSM remembers: its state (batch, rank) and the last tokens (batch, width - 1, d_model)."""
 
     total: Tensor
     before: Tensor
@@ -116,29 +111,16 @@ class SemiseparableMixer(nn.Module):
         self.decay_logit = nn.Parameter(torch.linspace(2.0, 6.0, rank)) if decay else None
 
     def forward(self, x: Tensor, state: RecurrentState | None = None) -> Tensor:
-        mixed, _ = self.mix(x, state)
-        return mixed
+        return self._mix(x, self._scores(x), state)
 
     def mix(self, x: Tensor, state: RecurrentState | None = None) -> tuple[Tensor, Tensor]:
         """The mixed sequence and the gates, (batch, seq, rank), of which a penalty can be taken."""
-        gates = self.gates(x)
-        total = self._scan(self.u(x) * gates, state)
-        mixed = self.local(x, None if state is None else state.before) + self.out(total * (self.v(x) * gates))
-        if state is not None:
-            state.total = total[:, -1]
-            state.before = torch.cat((state.before, x), dim=1)[:, -(CONVOLUTION_WIDTH - 1) :].clone()
-        return mixed, gates
+        scores = self._scores(x)
+        return self._mix(x, scores, state), self._gates(scores)
 
     def gates(self, x: Tensor) -> Tensor:
         """Gates in [0, 1]: soft, hard with the soft gradient, or in training a Gumbel (binary concrete) sample."""
-        scores = self.gate(x)
-        if self.gate_mode == "gumbel" and self.training:
-            noise = torch.rand_like(scores).clamp_(1e-4, 1 - 1e-4)
-            scores = scores + torch.logit(noise)
-        soft = torch.sigmoid(scores)
-        if self.gate_mode == "straight-through":
-            return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # 1 + s - s is not always 1
-        return soft
+        return self._gates(self._scores(x))
 
     @torch.no_grad()
     def effective_rank(self, x: Tensor) -> float:
@@ -149,16 +131,33 @@ class SemiseparableMixer(nn.Module):
         """An empty state; its size does not depend on the length."""
         like = self.out.bias  # the weight may be stored as int8
         return RecurrentState(
-            like.new_zeros(batch, self.rank),
+            like.new_zeros(batch, self.rank, dtype=accumulation_dtype(like.dtype)),
             like.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.d_model),
         )
 
-    def _scan(self, x: Tensor, state: RecurrentState | None) -> Tensor:
-        decay = None if self.decay_logit is None else torch.sigmoid(self.decay_logit).to(x.dtype)
-        if state is not None:  # the carried total enters the first token
-            carried = state.total if decay is None else state.total * decay
-            x = torch.cat((x[:, :1] + carried.unsqueeze(1), x[:, 1:]), dim=1)
-        return diagonal_scan(x, None if decay is None else decay.expand_as(x))
+    def _scores(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.gate(x)
+        if self.gate_mode == "gumbel" and self.training:
+            noise = torch.rand_like(scores).clamp_(1e-4, 1 - 1e-4)
+            scores = scores + torch.logit(noise)
+        return scores
+
+    def _gates(self, scores: Tensor) -> Tensor:
+        soft = torch.sigmoid(scores)
+        if self.gate_mode == "straight-through":
+            return (scores > 0).to(soft.dtype) + (soft - soft.detach())  # 1 + s - s is not always 1
+        return soft
+
+    def _mix(self, x: Tensor, scores: Tensor, state: RecurrentState | None) -> Tensor:
+        decay = None if self.decay_logit is None else torch.sigmoid(self.decay_logit)
+        hard = self.gate_mode == "straight-through"
+        initial, before = (None, None) if state is None else (state.total, state.before)
+        scanned, total = gated_scan(self.u(x), self.v(x), scores, decay, initial=initial, hard=hard, return_state=True)
+        if state is not None:
+            state.total = total
+            state.before = torch.cat((state.before, x), dim=1)[:, -(CONVOLUTION_WIDTH - 1) :].clone()
+        mixed: Tensor = self.local(x, before, add=self.out(scanned))
+        return mixed
 
 
 Mixer = Attention | SemiseparableMixer

@@ -77,7 +77,7 @@ class LanguageModel(nn.Module):
         return self._logits(hidden[:, -1:] if last_only else hidden)
 
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of the next tokens, plus the penalty of the gates when there is one."""
+        """Mean cross-entropy of the next tokens, plus, in training, the penalty of the gates when there is one."""
         hidden, penalty = self.hidden(ids)
         if self.config.loss == "fused":
             with scopes.scope("loss"):
@@ -86,7 +86,7 @@ class LanguageModel(nn.Module):
             logits = self._logits(hidden)
             with scopes.scope("loss"):
                 loss = plain_loss(logits, targets)
-        return loss if penalty is None else loss + penalty
+        return loss if penalty is None or not self.training else loss + penalty
 
     def hidden(self, ids: Tensor, states: list[State] | None = None, start: int = 0) -> tuple[Tensor, Tensor | None]:
         """Hidden vectors (batch, seq, d_model) after the last norm, and the penalty of all gates together.

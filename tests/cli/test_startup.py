@@ -31,6 +31,7 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
         ["report", "none.json"],
         ["calibrate", "--only", "none"],
         ["kernels", "--only", "none"],
+        ["quality", "--tokens", "none"],
     ],
 )
 def test_help_and_mistakes_import_neither_torch_nor_pandas(arguments):

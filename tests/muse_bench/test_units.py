@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse_bench.errors import UsageError
-from muse_bench.units import GIB, KIB, MIB, format_bytes, format_mib, parse_bytes, parse_percent
+from muse_bench.units import GIB, KIB, MIB, format_bytes, format_mib, parse_bytes, parse_count, parse_percent
 
 LARGEST = (1 << 63) - 1  # what a record can hold
 
@@ -106,3 +106,17 @@ def test_what_is_no_share_is_refused_by_name(text):
     with pytest.raises(UsageError) as caught:
         parse_percent(text)
     assert f"'{text}' is not a share" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("100M", 100_000_000), ("2.5k", 2_500), (" 1B ", 10**9), ("20_000", 20_000), ("1", 1)],
+)
+def test_text_becomes_a_count(text, count):
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "0.0001K", "many", "1e6", "10 MiB", "nan", "9999999B"])
+def test_what_is_no_count_is_refused_by_name(text):
+    with pytest.raises(UsageError, match="is not a count"):
+        parse_count(text)

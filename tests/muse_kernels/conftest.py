@@ -36,10 +36,19 @@ def poisoned_memory() -> Iterator[None]:
 
 
 @pytest.fixture
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scan tiles of 4 steps; 5 to 8 steps are two chunks of a tile, 13 are two chunks of two tiles."""
+    for name, value in {"THREADS": 2, "STEPS": 2, "WALK_TILES": 1, "MAX_CHUNKS": 2}.items():
+        monkeypatch.setattr(importlib.import_module("muse_kernels.diagonal_scan.plan"), name, value)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch, small_tiles: None) -> None:
     """Tiny inputs are cut into several chunks, as large ones are."""
     monkeypatch.setattr(importlib.import_module("muse_kernels.chunks"), "MIN_SCRATCH_BYTES", 1)
     monkeypatch.setattr(importlib.import_module("muse_kernels.linear_cross_entropy.autograd"), "TILE", 3)
+    for name in ("TILE_STEPS", "WALK_STEPS"):
+        monkeypatch.setattr(importlib.import_module("muse_kernels.causal_convolution.fused"), name, 4)
 
 
 Run = Callable[..., Tensor | tuple[Tensor, ...]]

@@ -1,8 +1,9 @@
 """What holds for every operation: accuracy, gradients, what is saved, meta tensors, checkpoints, names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ class Operation:
 
     call: Callable[..., Tensor | tuple[Tensor, ...]]  # (implementation, *inputs)
     shapes: tuple[tuple[int, ...], ...]
-    saved_inputs: tuple[int, ...]
+    saved_inputs: Sequence[int]
     saved_bytes: Callable[[torch.dtype], int] = lambda dtype: 0
     kernel: bool = False  # whether it has a Triton kernel
 
@@ -68,8 +69,42 @@ def scan(implementation: str, x: Tensor, decay: Tensor | None = None) -> Tensor:
     return kernels.diagonal_scan(x, decay, implementation=implementation)
 
 
+def gate(
+    implementation: str,
+    u: Tensor,
+    v: Tensor,
+    scores: Tensor,
+    decay: Tensor | None = None,
+    initial: Tensor | None = None,
+):
+    decay = None if decay is None else decay.sigmoid()
+    return kernels.gated_scan(u, v, scores, decay, initial=initial, return_state=True, implementation=implementation)
+
+
+def convolve(implementation: str, x: Tensor, weight: Tensor, before: Tensor | None = None, add: Tensor | None = None):
+    return kernels.causal_convolution(x, weight, before, add=add, implementation=implementation)
+
+
+def mix(
+    implementation: str, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, state: Tensor | None = None
+) -> Tensor | tuple[Tensor, Tensor]:
+    decay = -torch.nn.functional.softplus(decay)
+    if state is None:
+        return kernels.semiseparable_mix(q, k, v, decay, implementation=implementation)
+    state = state if state.dtype == torch.float64 else state.float()
+    o, final = kernels.semiseparable_mix(
+        q, k, v, decay, initial_state=state, return_final_state=True, implementation=implementation
+    )
+    return o, final.to(v.dtype)
+
+
 def norm(implementation: str, x: Tensor, weight: Tensor, residual: Tensor | None = None):
     return kernels.rms_norm(x, weight, residual=residual, implementation=implementation)
+
+
+def ffn(activation: str, implementation: str, x: Tensor, *parameters: Tensor) -> Tensor:
+    weights, biases = parameters[::2], parameters[1::2]
+    return kernels.low_rank_ffn(x, weights, biases, activation=activation, implementation=implementation)
 
 
 def int8(implementation: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -81,29 +116,67 @@ def int8(implementation: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
 
 X, CORES = (TOKENS, WIDTH), ((4, RANK, 4), (3, RANK, 3), (RANK,))
 NARROW = (TOKENS, 4)  # the vocabulary takes two blocks, of six columns and five; target 6 opens the second
+SEQUENCE = (1, 3, 2)
+MIXED = ((1, 7, 1, 3), (1, 7, 1, 3), (1, 7, 1, 2), (1, 7, 1))
 OPERATIONS = {
-    "tt_embedding": Operation(embed, CORES, (0, 1, 2), lambda dtype: TOKENS * 8),
-    "tt_linear": Operation(tt_logits, (X, *CORES), (0, 1, 2, 3)),
-    "running_sum": Operation(scan, ((2, 13, 3),), ()),
+    "tt_embedding": Operation(embed, CORES, (0, 1, 2), lambda dtype: TOKENS * 8, kernel=True),
+    "tt_linear": Operation(tt_logits, (X, *CORES), (0, 1, 2, 3), kernel=True),
+    "running_sum": Operation(scan, (SEQUENCE,), (), kernel=True),
     "diagonal_scan": Operation(
-        scan, ((2, 13, 3), (2, 13, 3)), (), lambda dtype: 3 * 2 * 13 * 3 * dtype.itemsize
+        scan, (SEQUENCE, SEQUENCE), (), lambda dtype: 3 * prod(SEQUENCE) * dtype.itemsize, kernel=True
     ),  # sigmoid saves its output, which is the decay; the scan saves decay and h
+    "diagonal_scan_one_decay": Operation(
+        scan, (SEQUENCE, (2,)), (), lambda dtype: (2 + prod(SEQUENCE)) * dtype.itemsize, kernel=True
+    ),
+    "gated_scan": Operation(gate, 3 * (SEQUENCE,), (0, 1, 2), kernel=True),
+    "gated_scan_state": Operation(
+        gate, (*3 * (SEQUENCE,), (2,), (1, 2)), (0, 1, 2, 4), lambda dtype: 2 * dtype.itemsize, kernel=True
+    ),
+    "causal_convolution": Operation(convolve, ((1, 5, 3), (3, 3)), (0, 1), kernel=True),
+    "causal_convolution_add": Operation(convolve, ((1, 5, 3), (3, 3), (1, 2, 3), (1, 5, 3)), (0, 1, 2), kernel=True),
+    "semiseparable_mix": Operation(
+        mix, MIXED, (0, 1, 2, 3), lambda dtype: prod(MIXED[-1]) * dtype.itemsize, kernel=True
+    ),  # softplus saves its input; its negative is the decay
+    "semiseparable_mix_state": Operation(
+        mix,
+        (*MIXED, (1, 1, 3, 2)),
+        (0, 1, 2, 3),
+        lambda dtype: prod(MIXED[-1]) * dtype.itemsize + 3 * 2 * 4,
+        kernel=True,
+    ),
     "linear_cross_entropy": Operation(
-        dense_loss, (NARROW, (VOCAB, 4)), (0, 1), lambda d: TOKENS * 8 + 2 * wide_bytes(d)
+        dense_loss, (NARROW, (VOCAB, 4)), (0, 1), lambda d: TOKENS * 8 + 2 * wide_bytes(d) + 4, kernel=True
     ),
     "linear_cross_entropy_bias": Operation(
         partial(dense_loss, reduction="sum"),
         (NARROW, (VOCAB, 4), (VOCAB,)),
         (0, 1, 2),
-        lambda d: TOKENS * 8 + 2 * wide_bytes(d),
+        lambda d: TOKENS * 8 + 2 * wide_bytes(d) + 4,
+        kernel=True,
     ),
     "tensor_train_cross_entropy": Operation(
-        tt_loss, (X, *CORES), (0, 1, 2, 3), lambda d: TOKENS * 8 + 2 * wide_bytes(d)
+        tt_loss, (X, *CORES), (0, 1, 2, 3), lambda d: TOKENS * 8 + 2 * wide_bytes(d) + 4, kernel=True
     ),
-    "rms_norm": Operation(norm, (X, (WIDTH,)), (0, 1), wide_bytes),
-    "rms_norm_residual": Operation(norm, (X, (WIDTH,), X), (1,), lambda d: wide_bytes(d) + TOKENS * WIDTH * d.itemsize),
+    "rms_norm": Operation(norm, (X, (WIDTH,)), (0, 1), wide_bytes, kernel=True),
+    "rms_norm_residual": Operation(
+        norm, (X, (WIDTH,), X), (1,), lambda d: wide_bytes(d) + TOKENS * WIDTH * d.itemsize, kernel=True
+    ),
+    "low_rank_ffn": Operation(
+        partial(ffn, "relu"),
+        (X, (3, WIDTH), (3,), (WIDTH, 3), (WIDTH,)),
+        range(5),
+        lambda d: TOKENS * 3 * d.itemsize,
+        kernel=True,
+    ),
+    "low_rank_ffn_four": Operation(
+        partial(ffn, "gelu"),
+        (X, (3, WIDTH), (3,), (17, 3), (17,), (3, 17), (3,), (WIDTH, 3), (WIDTH,)),
+        range(9),
+        lambda d: 2 * TOKENS * 3 * d.itemsize,
+        kernel=True,
+    ),
     "int8_linear": Operation(
-        int8, (X, (VOCAB,)), (), lambda d: VOCAB * WIDTH + VOCAB * (8 if d == torch.float64 else 4)
+        int8, (X, (VOCAB,)), (), lambda d: VOCAB * WIDTH + VOCAB * (8 if d == torch.float64 else 4), kernel=True
     ),
 }
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -34,27 +34,85 @@ def test_rows_of_zeros_and_extremes_quantise_without_nan(value: float) -> None:
         assert (scale[0], quantised[0].count_nonzero()) == (1, 0)
 
 
+SIZES = [((1,), 1), ((1, 9), 4), ((3, 2, 5), 17), ((0, 5), 3), ((40, 7), 130), ((2, 270), 9), ((66, 130), 3)]
+every_lean = pytest.mark.parametrize("lean", ["eager", "triton"])
+
+
 @pytest.mark.usefixtures("small_chunks")
+@every_lean
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(
-    ("shape", "out_features"), [((1,), 1), ((1, 9), 4), ((3, 2, 5), 17), ((0, 5), 3), ((40, 7), 130)], ids=str
-)
+@pytest.mark.parametrize(("shape", "out_features"), SIZES, ids=str)
 def test_odd_sizes(
-    shape: tuple[int, ...], out_features: int, dtype: torch.dtype, assert_accurate: Callable[..., None]
+    shape: tuple[int, ...],
+    out_features: int,
+    dtype: torch.dtype,
+    lean: str,
+    device: str,
+    assert_accurate: Callable[..., None],
 ) -> None:
     def run(implementation: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
         return int8_linear(x, quantised, scale, bias=bias, implementation=implementation)
 
-    quantised, scale = quantise_int8(torch.randn(out_features, shape[-1]))
-    assert_accurate(run, torch.randn(shape).to(dtype))
-    assert_accurate(run, torch.randn(shape).to(dtype), torch.randn(out_features).to(dtype))
+    quantised, scale = (tensor.to(device) for tensor in quantise_int8(torch.randn(out_features, shape[-1])))
+    x, bias = torch.randn(shape).to(device, dtype), torch.randn(out_features).to(device, dtype)
+    assert_accurate(run, x, implementation=lean)
+    assert_accurate(run, x, bias, implementation=lean)
 
 
-def test_large_activations_do_not_overflow_before_the_scale() -> None:
+@every_lean
+def test_any_strides(lean: str, device: str) -> None:
+    """Transposed and sliced weights, scales and gradients, which are read in place."""
+    x = torch.randn(5, 9, device=device).t()[:, ::2].requires_grad_()
+    weight = torch.randint(-128, 128, (3, 12), dtype=torch.int8, device=device).t()
+    scale = torch.rand(24, device=device)[::2]
+    y = int8_linear(x, weight, scale, implementation=lean)
+    expected = int8_linear(x, weight, scale, implementation="reference")
+    torch.testing.assert_close(y, expected)
+    cotangent = torch.randn(12, 9, device=device).t()
+    ours, theirs = (torch.autograd.grad(output, x, cotangent)[0] for output in (y, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+@every_lean
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_every_integer_is_exact(lean: str, dtype: torch.dtype, device: str) -> None:
+    weight = torch.arange(-128, 128, device=device).to(torch.int8).view(256, 1)
+    scale = torch.ones(256, device=device)
+    x = torch.ones(1, 1, dtype=dtype, device=device, requires_grad=True)
+    y = int8_linear(x, weight, scale, implementation=lean)
+    assert torch.equal(y.flatten().float(), weight.flatten().float())
+    (grad,) = torch.autograd.grad(y, x, y.detach().sign())
+    assert grad.item() == torch.tensor(weight.int().abs().sum().item()).to(dtype).item()
+
+
+@every_lean
+def test_two_runs_give_the_same_bytes(lean: str, device: str) -> None:
+    quantised, scale = (tensor.to(device) for tensor in quantise_int8(torch.randn(70, 300)))
+    x = torch.randn(20, 300, device=device, requires_grad=True)
+    runs = []
+    for _ in range(2):
+        y = int8_linear(x, quantised, scale, implementation=lean)
+        runs.append((y, *torch.autograd.grad(y.square().sum(), x)))
+    assert all(map(torch.equal, *runs))
+
+
+@every_lean
+def test_large_activations_do_not_overflow_before_the_scale(lean: str, device: str) -> None:
     # x @ weight_int8 would reach 1000 * 127 * 64 in float16, far past 65,504; times the scale it is small.
-    x, weight = torch.full((1, 64), 1000.0, dtype=torch.float16), torch.full((2, 64), 127, dtype=torch.int8)
-    y = int8_linear(x, weight, torch.full((2,), 1e-5))
-    torch.testing.assert_close(y, torch.full((1, 2), 81.28, dtype=torch.float16), rtol=1e-3, atol=0)
+    x = torch.full((1, 64), 1000.0, dtype=torch.float16, device=device)
+    weight = torch.full((2, 64), 127, dtype=torch.int8, device=device)
+    y = int8_linear(x, weight, torch.full((2,), 1e-5, device=device), implementation=lean)
+    torch.testing.assert_close(y.cpu(), torch.full((1, 2), 81.28, dtype=torch.float16), rtol=1e-3, atol=0)
+
+
+@every_lean
+def test_small_gradients_do_not_vanish_before_the_weight(lean: str, device: str) -> None:
+    # 1e-3 * 1e-5 is below float16's smallest number; times 127 and summed over 64 channels it is not.
+    x = torch.zeros(1, 2, dtype=torch.float16, device=device, requires_grad=True)
+    weight = torch.full((64, 2), 127, dtype=torch.int8, device=device)
+    y = int8_linear(x, weight, torch.full((64,), 1e-5, device=device), implementation=lean)
+    (grad,) = torch.autograd.grad(y, x, torch.full_like(y, 1e-3))
+    torch.testing.assert_close(grad.cpu(), torch.full((1, 2), 8.128e-5, dtype=torch.float16), rtol=4e-3, atol=0)
 
 
 WEIGHT, SCALE = torch.ones(4, 3, dtype=torch.int8), torch.ones(4)

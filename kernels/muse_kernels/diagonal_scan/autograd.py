@@ -29,7 +29,7 @@ class DiagonalScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, decay: Tensor) -> Tensor:
         h = _wide_copy(x)
-        scan_(_wide_copy(decay), h)
+        scan_(_wide_copy(decay.expand_as(x)), h)
         h = h.to(x.dtype)
         ctx.save_for_backward(decay, h)
         return h
@@ -38,15 +38,26 @@ class DiagonalScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         decay, h = ctx.saved_tensors
-        # dh_t = grad_t + a_{t+1} dh_{t+1}: the same scan on flipped time, with the decays one step late.
-        wide = accumulation_dtype(grad.dtype)
-        grad_h = grad.flip(1).to(wide)
-        scan_(decay.flip(1).roll(1, 1).to(wide), grad_h)
-        grad_h = grad_h.flip(1)
-        grad_decay = torch.empty(decay.shape, dtype=decay.dtype, device=decay.device)
-        grad_decay[:, :1].zero_()
-        torch.mul(grad_h[:, 1:], h[:, :-1], out=grad_decay[:, 1:])
-        return grad_h.to(grad.dtype), grad_decay
+        grad_h = reversed_scan(decay, grad)
+        return grad_h.to(grad.dtype), _decay_gradient(decay, grad_h, h)
+
+
+def reversed_scan(decay: Tensor, grad: Tensor) -> Tensor:
+    """dh_t = grad_t + a_{t+1} dh_{t+1}: the same scan on flipped time, with the decays one step late."""
+    wide = accumulation_dtype(grad.dtype)
+    grad_h = grad.flip(1).to(wide)
+    scan_(decay.expand(grad.shape).flip(1).roll(1, 1).to(wide), grad_h)
+    return grad_h.flip(1)
+
+
+def _decay_gradient(decay: Tensor, grad_h: Tensor, h: Tensor) -> Tensor:
+    """dh_t * h_{t-1}, summed over batch and time where the decay is one a channel."""
+    if decay.dim() == 1:
+        return (grad_h[:, 1:] * h[:, :-1]).sum((0, 1)).to(decay.dtype)
+    grad_decay = torch.empty(decay.shape, dtype=decay.dtype, device=decay.device)
+    grad_decay[:, :1].zero_()
+    torch.mul(grad_h[:, 1:], h[:, :-1], out=grad_decay[:, 1:])
+    return grad_decay
 
 
 def scan_(decay: Tensor, h: Tensor) -> None:

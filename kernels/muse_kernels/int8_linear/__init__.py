@@ -13,6 +13,7 @@ from muse_kernels.arguments import (
 )
 from muse_kernels.implementation import Implementation, resolve
 from muse_kernels.int8_linear.autograd import Int8Linear
+from muse_kernels.int8_linear.fused import FusedInt8Linear
 from muse_kernels.int8_linear.quantise import quantise_rows
 from muse_kernels.int8_linear.reference import int8_linear as reference
 
@@ -25,19 +26,20 @@ def int8_linear(
     bias: Tensor | None = None,
     implementation: Implementation = "auto",
 ) -> Tensor:
-    """x @ (weight_int8 * scale)^T + bias, with the weight dequantised one block at a time.
+    """x @ (weight_int8 * scale)^T + bias, with the weight dequantised one block or tile at a time.
 
     Args:
         x: (*, in_features).
         weight_int8: (out_features, in_features), int8.
         scale: (out_features,), float32 or float64; a constant, no gradient.
         bias: (out_features,), dtype of x.
-        implementation: "reference", "eager", or "auto" (eager).
-    Returns: (*, out_features), dtype of x. Gradients of x and of the bias only.
-    Memory: saves weight_int8 and scale by reference, not x. Scratch: one dequantised block of
-        ceil(max(bytes of x, 1 MiB) / (in_features * element_size)) rows of the weight; in backward
-        ceil(max(bytes of x, 1 MiB) / (out_features * element_size)) columns, and a copy of the output's
-        gradient if that arrives expanded.
+        implementation: "reference", "eager", "triton", or "auto" (see `resolve`).
+    Returns: (*, out_features), dtype of x. Gradients of x and of the bias only. "triton" multiplies the float32
+        sum of x * weight_int8 by the scale, with no rounding between: x beyond 2e36 / in_features overflows it.
+    Memory: saves weight_int8 and scale by reference, not x. Scratch of "triton": none. Of "eager": one
+        dequantised block of ceil(max(bytes of x, 1 MiB) / (in_features * element_size)) rows of the weight; in
+        backward ceil(max(bytes of x, 1 MiB) / (out_features * element_size)) columns, and a copy of the
+        output's gradient if that arrives expanded.
     Raises: ValueError on a shape, dtype or device mismatch, or on a scale that requires a gradient.
     Source: Dettmers et al. 2022, arXiv:2208.07339 (constants by row; here the activations keep their dtype).
     """
@@ -53,9 +55,11 @@ def int8_linear(
     check_same_device(x=x, weight_int8=weight_int8, scale=scale, bias=bias)
     if scale.requires_grad:
         raise ValueError("scale: is a constant of the quantised weight and takes no gradient; detach it")
-    if resolve(implementation) == "reference":
+    chosen = resolve(implementation, x, scale, bias)
+    if chosen == "reference":
         return reference(x, weight_int8, scale, bias)
-    return Int8Linear.apply(x, weight_int8, scale, bias)  # type: ignore[no-any-return, no-untyped-call]
+    linear = FusedInt8Linear if chosen == "triton" else Int8Linear
+    return linear.apply(x, weight_int8, scale, bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from muse_kernels.arguments import (
 from muse_kernels.implementation import Implementation, resolve
 from muse_kernels.precision import accumulation_dtype
 from muse_kernels.rms_norm.autograd import ResidualRMSNorm, RMSNorm
+from muse_kernels.rms_norm.fused import FusedResidualRMSNorm, FusedRMSNorm
 from muse_kernels.rms_norm.reference import rms_norm as reference
 
 
@@ -45,12 +46,13 @@ def rms_norm(
         weight: (d_model,), dtype of x or float32.
         eps: added to the mean square.
         residual: (*, d_model), dtype of x; added to x first.
-        implementation: "reference", "eager", or "auto" (eager).
+        implementation: "reference", "eager", "triton", or "auto" (see `resolve`).
     Returns: (*, d_model), dtype of x; with a residual the pair (norm of x + residual, x + residual).
         Statistics and the weight's gradient are held in float32 (float64 for float64).
-    Memory: saves the input (with a residual: the sum, which is an output) and rows * 4 bytes. Scratch: n
-        float32 copies of ceil(max(bytes of x, 1 MiB) / (n * d_model * 4)) rows, n = 1 in forward, 3 in
-        backward.
+    Memory: saves the input (with a residual: the sum, which is an output) and rows * 4 bytes. Scratch of
+        "triton": in backward min(264, rows) * d_model * 4 at most; of "eager": n float32 copies of
+        ceil(max(bytes of x, 1 MiB) / (n * d_model * 4)) rows, n = 1 in forward, 3 in backward. An operand, or
+        a gradient, whose leading dimensions no single stride covers is copied.
     Raises: ValueError on a shape, dtype or device mismatch.
     Source: Zhang and Sennrich 2019, arXiv:1910.07467.
     """
@@ -62,10 +64,13 @@ def rms_norm(
         check_shape("residual", residual, x.shape)
         check_dtype("residual", residual, [x.dtype])
     check_same_device(x=x, weight=weight, residual=residual)
-    eager = resolve(implementation) == "eager"
+    chosen = resolve(implementation, x, weight, residual)
+    if chosen == "reference":
+        total = x if residual is None else x + residual
+        y = reference(total, weight, eps)
+        return y if residual is None else (y, total)
     if residual is None:
-        return RMSNorm.apply(x, weight, eps) if eager else reference(x, weight, eps)  # type: ignore[no-untyped-call]
-    if eager:
-        return ResidualRMSNorm.apply(x, residual, weight, eps)  # type: ignore[no-any-return, no-untyped-call]
-    total = x + residual
-    return reference(total, weight, eps), total
+        norm = FusedRMSNorm if chosen == "triton" else RMSNorm
+        return norm.apply(x, weight, eps)  # type: ignore[no-any-return, no-untyped-call]
+    pair = FusedResidualRMSNorm if chosen == "triton" else ResidualRMSNorm
+    return pair.apply(x, residual, weight, eps)  # type: ignore[no-any-return, no-untyped-call]

@@ -7,6 +7,7 @@ from muse_kernels.arguments import check_dtype, check_ids, check_same_device
 from muse_kernels.implementation import Implementation, resolve
 from muse_kernels.tensor_train import check_cores
 from muse_kernels.tt_embedding.autograd import TTEmbedding
+from muse_kernels.tt_embedding.fused import FusedTTEmbedding
 from muse_kernels.tt_embedding.reference import tt_embedding as reference
 
 
@@ -31,9 +32,14 @@ def tt_embedding(
         core2: (v2, rank, d2), dtype of core1, with (d1, d2) = tt_shape(d_model).
         theta: (rank,), dtype of core1, in radians.
         vocab_size, d_model: size of the table.
-        implementation: "reference", "eager", or "auto" (eager).
+        implementation: "reference", "eager", "triton", or "auto": triton on CUDA where it is installed, else eager.
     Returns: (*, d_model), dtype of core1; core gradients are summed over tokens in float32.
-    Memory: saves ids, and the parameters by reference. Works on chunks of c tokens, the least c for which
+    Memory: saves ids, and the parameters by reference. A core that is not contiguous is copied.
+        triton: no scratch forward. Backward: with w = tokens // piece, piece = max(64, the least power of two
+        from tokens / 1024 on) and hence w <= 1024: ((w + v1) * rank * d1 + (w + v2) * rank * (d2 + ceil(d2 / 64)))
+        * 4 bytes for sums; and to sort the tokens 8 bytes a token and less than 16 * (min(tokens, 32,768) / 256
+        + 2) * (v1 + 1) bytes of counters.
+        eager: works on chunks of c tokens, the least c for which
         c * (d1 * d2 + rank * (d1 + d2)) * element_size reaches the bytes of the output or 1 MiB. Scratch:
         that; in backward c * rank * d1 * 4 more; and less than four float32 copies of the cores.
     Raises: ValueError on a shape, dtype or device mismatch; IndexError on an id out of range (on CUDA: a
@@ -43,7 +49,12 @@ def tt_embedding(
     check_dtype("ids", ids, [torch.int64, torch.int32])
     check_cores(core1, core2, theta, vocab_size, d_model)
     check_same_device(core1=core1, ids=ids)
+    chosen = resolve(implementation, core1, core2, theta)
+    if chosen == "triton":
+        if ids.device.type == "cpu":
+            check_ids("ids", ids, vocab_size)  # on CUDA the kernel checks, in the launch that looks the rows up
+        return FusedTTEmbedding.apply(ids, core1, core2, theta, vocab_size, d_model)  # type: ignore[no-any-return, no-untyped-call]
     check_ids("ids", ids, vocab_size)
-    if resolve(implementation) == "reference":
+    if chosen == "reference":
         return reference(ids, core1, core2, theta, d_model)
     return TTEmbedding.apply(ids, core1, core2, theta, d_model)  # type: ignore[no-any-return, no-untyped-call]

@@ -6,6 +6,7 @@ from muse_kernels.arguments import check_dimensions, check_dtype, check_same_dev
 from muse_kernels.implementation import Implementation, resolve
 from muse_kernels.tensor_train import check_cores
 from muse_kernels.tt_linear.autograd import TTLinear
+from muse_kernels.tt_linear.fused import FusedTTLinear
 from muse_kernels.tt_linear.reference import tt_linear as reference
 
 
@@ -26,9 +27,14 @@ def tt_linear(
         core2: (v2, rank, d2), dtype of core1, with (d1, d2) = tt_shape(d_model).
         theta: (rank,), dtype of core1, in radians.
         vocab_size: rows of the table.
-        implementation: "reference", "eager", or "auto" (eager).
-    Returns: (*, vocab_size), dtype of x; core gradients are summed over chunks in float32.
-    Memory: saves x, and the parameters by reference. Works on chunks of c tokens, the least c for which
+        implementation: "reference", "eager", "triton", or "auto": triton on CUDA where it is installed, else eager.
+    Returns: (*, vocab_size), dtype of x; core gradients are summed in float32.
+    Memory: saves x, and the parameters by reference.
+        triton: no scratch forward. Backward, float32 shares of the cores' gradients: of core1's the quarter of the
+        bytes of x or 1 MiB, but up to 4 copies of rank * v1 * d1 * ceil(d2 / 32) numbers in any case; of core2's the
+        bytes of x or 1 MiB, but up to 16 copies of it; and less than a hundredth more for theta's. A core that is
+        not contiguous is copied, and so is an x or a gradient whose tokens lie at no constant stride.
+        eager: works on chunks of c tokens, the least c for which
         c * (v1 * v2 + v1 * rank * d2) * element_size reaches the bytes of x or 1 MiB. Scratch: that and c *
         d1 * d2 elements; in backward c * (v1 * rank * d2 + 2 * d1 * d2) elements more; and less than four
         float32 copies of the cores. A gradient that arrives expanded is copied by the chunk.
@@ -40,6 +46,9 @@ def tt_linear(
     check_cores(core1, core2, theta, vocab_size, x.shape[-1])
     check_dtype("x", x, [core1.dtype])
     check_same_device(core1=core1, x=x)
-    if resolve(implementation) == "reference":
+    chosen = resolve(implementation, x, core1, core2, theta)
+    if chosen == "reference":
         return reference(x, core1, core2, theta, vocab_size)
+    if chosen == "triton":
+        return FusedTTLinear.apply(x, core1, core2, theta, vocab_size)  # type: ignore[no-any-return, no-untyped-call]
     return TTLinear.apply(x, core1, core2, theta, vocab_size)  # type: ignore[no-any-return, no-untyped-call]

@@ -440,6 +440,12 @@ def test_the_penalty_is_the_mean_gate_of_every_block(ids, targets):
         assert_same(difference, 0.5 * sum(torch.sigmoid(one).mean() for one in scores))
 
 
+def test_the_penalty_is_no_part_of_the_loss_that_is_evaluated(ids, targets):
+    plain, penalised = (build(configure("ultra", gate_l1=gate_l1)).eval() for gate_l1 in (0.0, 0.5))
+    penalised.load_state_dict(plain.state_dict())
+    assert penalised.loss(ids, targets) == plain.loss(ids, targets)
+
+
 def test_the_penalty_closes_gates(ids, targets):
     """With the opposite sign it would open them."""
     means = []
