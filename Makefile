@@ -10,7 +10,7 @@ CALIBRATION := $(wildcard reports/h200/calibration*.json reports/h200/predicted/
 KERNELS := $(wildcard reports/h200/kernels*.json)
 QUALITY := $(wildcard reports/h200/quality*.json)
 REPORTS := $(filter-out $(CALIBRATION) $(KERNELS) $(QUALITY),$(wildcard reports/h200/*.json))
-PREDICTED := $(filter-out $(CALIBRATION),$(wildcard reports/h200/predicted/*.json))
+COMPARED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json reports/h200/predicted/$(size)-*.json))
 
 .PHONY: help setup compare test lint format bench reports clean
 
@@ -51,7 +51,7 @@ bench: setup
 
 reports: setup
 	$(foreach file,$(REPORTS),$(BIN)/muse-bench report $(file) --format csv --output $(file:.json=.md) > $(file:.json=.csv) &&) true
-	$(BIN)/muse-bench accuracy $(REPORTS) $(PREDICTED) --output reports/h200/prediction.md
+	$(BIN)/muse-bench accuracy $(COMPARED) --output reports/h200/prediction.md
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)

@@ -42,14 +42,18 @@ class Summary:
 
 
 def pair_up(records: Iterable[Record]) -> tuple[Pair, ...]:
-    """Every measured case of which there is a prediction for the same GPU, the last one, in the order measured."""
-    records = tuple(records)
-    predicted = {_pairing(record): record for record in records if record.provenance == "predicted"}
-    return tuple(
-        Pair(record, predicted[_pairing(record)])
-        for record in records
-        if record.provenance == "measured" and record.status == "ok" and _pairing(record) in predicted
-    )
+    """Every measured case of which there is a prediction for the same GPU, in the order first measured.
+
+    A case that was measured or predicted again counts once, with what came last.
+    """
+    measured: dict[tuple[object, ...], Record] = {}
+    predicted: dict[tuple[object, ...], Record] = {}
+    for record in records:
+        if record.provenance == "predicted":
+            predicted[_pairing(record)] = record
+        elif record.status == "ok":
+            measured[_pairing(record)] = record
+    return tuple(Pair(record, predicted[key]) for key, record in measured.items() if key in predicted)
 
 
 def relative_error(said: int | None, measured: int | None) -> float | None:

@@ -9,7 +9,7 @@ from muse_bench.record import Record
 from muse_bench.units import MIB
 
 # The bounds that calibration holds predicted reserved memory to, as shares of the prediction: what is measured may be
-# this much more, or less. The worst of reports/h200/calibration.json are 5.3 % more and 5.1 % less; a test holds every
+# this much more, or less. The worst of reports/h200/calibration.md are 5.3 % more and 5.1 % less; a test holds every
 # case of it to these.
 RESERVED_ABOVE = 0.08
 RESERVED_BELOW = 0.08

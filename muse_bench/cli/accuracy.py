@@ -28,7 +28,7 @@ def accuracy(
     \b
     Examples:
       muse-bench accuracy measured.json predicted.json
-      muse-bench accuracy reports/h200/calibration.json --output accuracy.md
+      muse-bench accuracy reports/h200/calibration-*.json --output accuracy.md
     """
     if markdown is not None and markdown.suffix != ".md":
         raise UsageError(f"{markdown}: unknown suffix '{markdown.suffix}': use .md")

@@ -35,9 +35,7 @@ FORMATS: tuple[Format[KernelRun], ...] = (
 def kernels(
     only: Annotated[
         str | None,
-        typer.Option(
-            metavar="TEXT,TEXT", help="The cases with one of these in 'KERNEL CASE'.", rich_help_panel=RUNNING
-        ),
+        typer.Option(metavar="TEXT", help="The cases with TEXT in 'KERNEL CASE'.", rich_help_panel=RUNNING),
     ] = None,
     slow: Annotated[
         bool,
@@ -101,8 +99,7 @@ def _chosen(only: str | None, tiny: bool) -> list[Planned]:
         for name, benchmark in benchmarks().items()
         for index in range(len(benchmark.tiny if tiny else benchmark.cases))
     ]
-    wanted = (only or "").replace("-", "_").split(",")
-    chosen = [one for one in every if any(text in _words(one) for text in wanted)]
+    chosen = [one for one in every if (only or "").replace("-", "_") in _words(one)]
     if not chosen:
         raise UsageError(f"--only '{only}' is in no case: the kernels are {', '.join(benchmarks())}")
     return chosen

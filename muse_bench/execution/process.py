@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from muse_bench.execution.protocol import Hello, Result
+from muse_bench.execution.protocol import TIMING, Hello, Result
 
 STDERR_TAIL_BYTES = 2_000
 START_SECONDS = 300.0
@@ -69,17 +69,14 @@ class WorkerProcess:
         """
         self.hello()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        try:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        except OSError as error:
-            raise WorkerDied(self._how_it_ended()) from error
+        self._write(request)
         while True:
             message = self._next(deadline, timeout_seconds)
             if message["kind"] == "result":
                 return cast(Result, message)
             on_phase(message["text"])
+            if message["text"] == TIMING:
+                self._write({})  # it waits until whoever watches it has stopped
 
     def pause(self) -> None:
         """Stops the process where it is, until `resume`; where processes cannot be stopped it goes on."""
@@ -88,6 +85,14 @@ class WorkerProcess:
     def resume(self) -> None:
         """Lets a stopped process go on."""
         self._signal("SIGCONT")
+
+    def _write(self, message: Mapping[str, object]) -> None:
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+        except OSError as error:
+            raise WorkerDied(self._how_it_ended()) from error
 
     def _signal(self, name: str) -> None:
         if self._process.poll() is None and hasattr(signal, name):

@@ -69,7 +69,11 @@ def _answer_case(request: Request, say: Say) -> dict[str, Any]:
 def _peaks(case: Case, say: Say, _: Request) -> dict[str, Any]:
     from muse_bench.measure.cuda import measure_peaks
 
-    return {**dataclasses.asdict(measure_peaks(case, say, lambda: say(TIMING))), "gpu": gpu_facts()}
+    def before_timing() -> None:
+        say(TIMING)
+        sys.stdin.readline()  # the answer: the device is no longer sampled, and processes that wait are still
+
+    return {**dataclasses.asdict(measure_peaks(case, say, before_timing)), "gpu": gpu_facts()}
 
 
 def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:

@@ -47,6 +47,13 @@ def test_the_last_prediction_of_a_case_counts(both):
     assert pair_up([measured, old, new]) == (Pair(measured, new),)
 
 
+def test_the_last_measurement_of_a_case_counts_and_once(both, make_record):
+    """Measured again, a case would else weigh twice in the summary, once with what the code no longer does."""
+    old, predicted = both()
+    new = make_record(provenance="measured", peak_allocated_bytes=2)
+    assert pair_up([old, predicted, new]) == (Pair(new, predicted),)
+
+
 def test_a_config_saved_before_a_part_was_there_has_that_parts_default(both, make_record):
     """Else a new field of ModelConfig would part every saved measurement from its prediction."""
     new = dataclasses.asdict(ModelConfig(**CONFIG))

@@ -378,6 +378,30 @@ def test_processes_that_wait_are_still_while_steps_are_timed(worker):
         assert not any(one.paused for one in worker.all)
 
 
+WAITING = """
+import json, sys
+
+def say(**message):
+    print(json.dumps(message), flush=True)
+
+say(kind="hello")
+sys.stdin.readline()
+say(kind="phase", text="timing")
+say(kind="result", status="ok", reason=None, values={"told": sys.stdin.readline()})
+"""
+
+
+def test_time_is_measured_once_whoever_watches_has_stopped(tmp_path):
+    """Else the first of those steps, which keep more alive, would be in the device's peak."""
+    (tmp_path / "waiting.py").write_text(WAITING)
+    process = WorkerProcess({"PYTHONPATH": str(tmp_path)}, "waiting")
+    heard = []
+    result = process.ask({}, 60.0, heard.append)
+    process.close()
+    assert heard == [TIMING]
+    assert result["values"] == {"told": "{}\n"}
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
 def test_a_process_that_was_stopped_goes_on_or_ends():
     """A stopped process must neither answer nor outlive its runner."""
