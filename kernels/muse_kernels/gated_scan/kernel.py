@@ -159,7 +159,8 @@ def gated_scan_kernel(
         scores_at += C * S * st
         decay_at += C * S * at
         out_at += C * S * rank
-    tl.store(ending + row * rank + channel, carry, inside & (chunk == chunks - 1))
+    if chunk == chunks - 1:
+        tl.store(ending + row * rank + channel, carry, inside)
 
 
 def launch_gated_chunk_states(

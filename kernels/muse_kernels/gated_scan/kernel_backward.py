@@ -77,7 +77,8 @@ def product_backward_kernel(
     at = wide(at)
     carry = load_state(initial, row, rank, channel, inside, INITIAL)
     if GRAD_DECAY > 0:
-        tl.store(h_before + row * seq * rank + channel, carry, inside & (chunk == 0))
+        if chunk == 0:
+            tl.store(h_before + row * seq * rank + channel, carry, inside)
     if SPLIT:
         carry = fold_chunks(carry, states, row, chunk, chunks, rank, channel, inside, DECAY, FOLD)
     decay += row * ab + first * at
@@ -242,7 +243,8 @@ def scan_backward_kernel(
         tl.store(grad_decay + (row * chunks + chunk) * rank + channel, tl.sum(total, 0), inside)
     if GRAD_INITIAL:
         carry = rounded(carry, grad_initial.dtype.element_ty)
-        tl.store(grad_initial + row * rank + channel, carry, inside & (chunk == 0))
+        if chunk == 0:
+            tl.store(grad_initial + row * rank + channel, carry, inside)
 
 
 def launch_product_backward(

@@ -223,7 +223,8 @@ def _backward(
                     mask,
                     in_width,
                 )
-                before = tl.load(share + start, mask=in_width & (tile_index >= tl.num_programs(0)), other=0.0)
+                before = tl.load(share + start, mask=in_width, other=0.0)
+                before = tl.where(tile_index >= tl.num_programs(0), before, 0.0)  # before its first tile: whatever
                 tl.store(share + start, before + tl.sum(n * g, axis=0), mask=in_width)
                 w_g = (w_g - n * mean[:, None]) * scale[:, None]
                 _store_grad(grad_x, total_rows, out + start, more * total_column, w_g, mask, TOTAL)
