@@ -14,6 +14,7 @@ from muse_bench.cli import console
 from muse_bench.cli.accuracy import accuracy
 from muse_bench.cli.calibrate import calibrate
 from muse_bench.cli.compare import compare
+from muse_bench.cli.doctor import doctor
 from muse_bench.cli.frontier import frontier
 from muse_bench.cli.groups import flattened
 from muse_bench.cli.kernels import kernels
@@ -36,6 +37,7 @@ COMMANDS = (
     calibrate,
     kernels,
     quality,
+    doctor,
 )
 
 app = typer.Typer(name="muse-bench", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
