@@ -12,8 +12,19 @@ import torch
 NAME = "torch._dynamo"
 
 
+class _AbsentConfig:
+    """Stands for torch._dynamo.config where a checkpoint notes a setting for a recomputation that is traced."""
+
+    error_on_nested_fx_trace = True  # as it is unless set
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(f"{NAME}.config"), name)
+
+
 class _Absent(types.ModuleType):
-    """Stands for torch._dynamo where optimizers and hooks ask it to leave them alone; asked for more, it is loaded."""
+    """Stands for torch._dynamo where optimizers and checkpoints ask it to leave them alone; for more, it is loaded."""
+
+    config = _AbsentConfig()
 
     @staticmethod
     def disable(fn: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> Callable[..., Any]:
