@@ -1,4 +1,4 @@
-"""Memory-lean operations for language models, each a folder: its definition, and a lean implementation.
+"""Memory-lean operations for language models, each a folder: its definition, a lean implementation, Triton kernels.
 
 The memory that a docstring states is in bytes; it leaves out vectors of one number a token, row or channel.
 """

@@ -27,7 +27,7 @@ class DenseEmbedding(nn.Embedding):
         return functional.linear(x, self.weight)
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of x E^T against targets, in chunks of tokens."""
+        """Mean cross-entropy of x E^T against targets, without keeping the logits."""
         return linear_cross_entropy(x.flatten(0, -2), self.weight, targets.flatten())
 
 
@@ -49,7 +49,7 @@ class FactorisedEmbedding(nn.Module):
         return functional.linear(x @ self.up, self.weight)
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of (x U) E^T against targets, in chunks of tokens."""
+        """Mean cross-entropy of (x U) E^T against targets, without keeping the logits."""
         return linear_cross_entropy((x @ self.up).flatten(0, -2), self.weight, targets.flatten())
 
 
@@ -81,7 +81,7 @@ class TensorTrainEmbedding(nn.Module):
         return tt_linear(x, self.core1, self.core2, self.theta, vocab_size=self.vocab_size)
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of x E^T against targets, in chunks of tokens."""
+        """Mean cross-entropy of x E^T against targets, without keeping the logits."""
         return tensor_train_cross_entropy(
             x.flatten(0, -2), self.core1, self.core2, self.theta, targets.flatten(), vocab_size=self.vocab_size
         )

@@ -26,7 +26,7 @@ class DenseHead(nn.Module):
         return logits
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of the logits against targets, in chunks of tokens."""
+        """Mean cross-entropy of the logits against targets, without keeping the logits."""
         return linear_cross_entropy(x.flatten(0, -2), self.up.weight, targets.flatten(), bias=self.up.bias)
 
 
@@ -42,7 +42,7 @@ class LowRankHead(DenseHead):
         return super().logits(self.down(x))
 
     def loss(self, x: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of the logits against targets, in chunks of tokens."""
+        """Mean cross-entropy of the logits against targets, without keeping the logits."""
         return super().loss(self.down(x), targets)
 
 
