@@ -1,5 +1,6 @@
 """INT8 weights: rounding of the quantiser, products by blocks, errors."""
 
+import importlib
 from collections.abc import Callable
 
 import pytest
@@ -57,6 +58,33 @@ def test_odd_sizes(
     x, bias = torch.randn(shape).to(device, dtype), torch.randn(out_features).to(device, dtype)
     assert_accurate(run, x, implementation=lean)
     assert_accurate(run, x, bias, implementation=lean)
+
+
+@pytest.fixture
+def panels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of rows takes panels, of three rows or columns of the weight at most."""
+    fused = importlib.import_module("muse_kernels.int8_linear.fused")
+    for name, value in {"MANY_ROWS": 1, "LEAST_PANEL": 3, "PANEL_BYTES": 900}.items():
+        monkeypatch.setattr(fused, name, value)
+
+
+@pytest.mark.usefixtures("panels")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("shape", "out_features"), [((40, 7), 130), ((2, 27), 9), ((66, 75), 8)], ids=str)
+def test_panels_of_many_rows(
+    shape: tuple[int, ...], out_features: int, dtype: torch.dtype, device: str, assert_accurate: Callable[..., None]
+) -> None:
+    """The last panel is narrower, and the bias belongs to its panel's columns."""
+    from muse_kernels.int8_linear.fused import panel_length
+
+    def run(implementation: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return int8_linear(x, quantised, scale, bias=bias, implementation=implementation)
+
+    quantised, scale = (tensor.to(device) for tensor in quantise_int8(torch.randn(out_features, shape[-1])))
+    x, bias = torch.randn(shape).to(device, dtype), torch.randn(out_features).to(device, dtype)
+    assert 0 < panel_length(x, out_features, shape[-1]) < out_features
+    assert_accurate(run, x, implementation="triton")
+    assert_accurate(run, x, bias, implementation="triton")
 
 
 @every_lean

@@ -110,6 +110,10 @@ def padded_core(e: int) -> int:
     return e * 64 * ceil(V2 / 64) * 8 * 32  # rank 6 and d2 = 24 take 8 and 32
 
 
+def panel_bytes(length: int, width: int, e: int) -> int:
+    return min(length // 2, (4 << 20) // (width * e) // 128 * 128) * width * e
+
+
 def norm_bytes(buffers: int) -> Callable[[int], int]:
     return lambda e: buffers * WIDTH * 4 * chunk(buffers * WIDTH * 4, e)
 
@@ -270,7 +274,10 @@ CASES = {
         lambda e: 4 * WIDTH * e * chunk(4 * WIDTH * e, e),
     ),
     "int8_linear_triton": Case(
-        lambda x: int8_linear(x, WEIGHT_INT8, SCALE, implementation="triton"), (X,), lambda e: 0, lambda e: 0
+        lambda x: int8_linear(x, WEIGHT_INT8, SCALE, implementation="triton"),
+        (X,),
+        lambda e: panel_bytes(4 * WIDTH, WIDTH, e),
+        lambda e: panel_bytes(WIDTH, 4 * WIDTH, e),
     ),
     "low_rank_ffn": Case(partial(ffn, "eager"), (X, *NARROW), narrow_bytes(3), narrow_bytes(5)),
     "low_rank_ffn_triton": Case(

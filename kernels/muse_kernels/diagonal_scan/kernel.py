@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from muse_kernels.diagonal_scan.plan import Plan, decay_kind
+from muse_kernels.diagonal_scan.plan import STAGES, Plan, decay_kind
 from muse_kernels.diagonal_scan.tiles import (
     fold_chunks,
     load_decay_row,
@@ -40,6 +40,7 @@ def chunk_states_kernel(
     C: tl.constexpr,
     S: tl.constexpr,
     R: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """The state that each chunk ends with if it begins with zero; reversed, from its last step to its first."""
     row, chunk, channel, first, size = locate(seq, rank, chunk_steps, chunks, R)
@@ -60,7 +61,7 @@ def chunk_states_kernel(
     decay_row = load_decay_row(decay, channel, ar, inside, DECAY)
     state = tl.zeros((R,), tl.float32)
     through = tl.full((R,), 1.0, tl.float32)
-    for start in range(0, size, C * S):
+    for start in tl.range(0, size, C * S, num_stages=STAGES):
         left = size - start
         xs = load_tile(x_at, xt, left, inside, 0.0, S)
         decays = load_decays(decay_at, at, decay_row, left, inside, DECAY, S)
@@ -93,6 +94,7 @@ def scan_kernel(
     S: tl.constexpr,
     R: tl.constexpr,
     FOLD: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     row, chunk, channel, first, size = locate(seq, rank, chunk_steps, chunks, R)
     inside = channel < rank
@@ -107,7 +109,7 @@ def scan_kernel(
     decay_row = load_decay_row(decay, channel, ar, inside, DECAY)
     h_at = tile_at(h + (row * seq + first) * rank, rank, channel, 1, C, S)
     step = tl.arange(0, C) * S
-    for start in range(0, size, C * S):
+    for start in tl.range(0, size, C * S, num_stages=STAGES):
         left = size - start
         xs = load_tile(x_at, xt, left, inside, 0.0, S)
         decays = load_decays(decay_at, at, decay_row, left, inside, DECAY, S)
@@ -146,6 +148,7 @@ def scan_backward_kernel(
     S: tl.constexpr,
     R: tl.constexpr,
     FOLD: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """GRAD_DECAY 2: dh_t h_(t-1) at every step; 1: its sum over this program's steps; 0: none."""
     row, chunk, channel, first, size = locate(seq, rank, chunk_steps, chunks, R)
@@ -167,7 +170,7 @@ def scan_backward_kernel(
     full_at = tile_at(grad_decay + place, -rt, channel, 1, C, S)
     total = tl.zeros((C, R), tl.float32)
     step = tl.arange(0, C) * S
-    for start in range(0, size, C * S):
+    for start in tl.range(0, size, C * S, num_stages=STAGES):
         left = size - start
         xs = load_tile(grad_at, -gt, left, inside, 0.0, S)
         decays = load_decays(decay_at, -at, decay_row, left, inside, DECAY, S)
@@ -199,7 +202,7 @@ def launch_chunk_states(x: Tensor, decay: Tensor | None, states: Tensor, plan: P
     with torch.cuda.device_of(x):
         chunk_states_kernel[(plan.programs,)](
             x, source, states, seq, rank, plan.chunk_steps, plan.chunks, *x.stride(), *strides,
-            DECAY=kind, REVERSED=reversed_time, **tile_options(plan),
+            DECAY=kind, REVERSED=reversed_time, STAGES=STAGES, **tile_options(plan),
         )  # fmt: skip
 
 
@@ -210,7 +213,8 @@ def launch_scan(x: Tensor, decay: Tensor | None, h: Tensor, states: Tensor | Non
     with torch.cuda.device_of(x):
         scan_kernel[(plan.programs,)](
             x, source, h, h if states is None else states, seq, rank, plan.chunk_steps, plan.chunks,
-            *x.stride(), *strides, DECAY=kind, SPLIT=plan.split, FOLD=plan.fold, **tile_options(plan),
+            *x.stride(), *strides, DECAY=kind, SPLIT=plan.split, FOLD=plan.fold,
+            STAGES=STAGES, **tile_options(plan),
         )  # fmt: skip
 
 
@@ -231,7 +235,8 @@ def launch_scan_backward(
         scan_backward_kernel[(plan.programs,)](
             grad, source, grad_x if h is None else h, grad_x, grad_x if grad_decay is None else grad_decay,
             grad_x if states is None else states, seq, rank, plan.chunk_steps, plan.chunks, *grad.stride(), *strides,
-            DECAY=kind, GRAD_DECAY=wanted, SPLIT=plan.split, FOLD=plan.fold, **tile_options(plan),
+            DECAY=kind, GRAD_DECAY=wanted, SPLIT=plan.split, FOLD=plan.fold,
+            STAGES=STAGES, **tile_options(plan),
         )  # fmt: skip
 
 

@@ -15,6 +15,8 @@ STEPS = 8
 WALK_TILES = 8
 # Each program reads the states of all chunks before its own.
 MAX_CHUNKS = 512
+# Tiles on their way from memory while a program works on one.
+STAGES = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""Linear layer with INT8 weights by Triton kernels, which convert the weight tile by tile: one launch each way."""
+"""Linear layer with INT8 weights on CUDA: few rows by Triton kernels, which convert the weight tile by tile.
+
+With many rows the product is bound by the matrix units, which the library keeps busier than a kernel that converts on
+the way: panels of the weight are dequantised into one scratch, each for a whole product of the library.
+"""
 
 from typing import Any
 
@@ -6,8 +10,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from muse_kernels.chunks import slices
 from muse_kernels.implementation import launches
 from muse_kernels.rows import as_rows
+
+MANY_ROWS = 1024  # from which a panel is converted in less time than the library's product saves
+PANEL_BYTES = 4 << 20  # stays in the second-level cache between its conversion and the product
+LEAST_PANEL = 128  # output features, or input features in backward
 
 
 class FusedInt8Linear(torch.autograd.Function):
@@ -17,10 +26,13 @@ class FusedInt8Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight_int8: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight_int8, scale)
         y = x.new_empty(*x.shape[:-1], weight_int8.shape[0])
-        if launches(y):
+        rows = as_rows(x)
+        if panel := panel_length(rows, *weight_int8.shape):
+            forward_panels(rows, weight_int8, scale, bias, y.view(rows.shape[0], -1), panel)
+        elif launches(y):
             from muse_kernels.int8_linear.kernel import launch_forward
 
-            launch_forward(as_rows(x), weight_int8, scale, bias, y)
+            launch_forward(rows, weight_int8, scale, bias, y)
         return y
 
     @staticmethod
@@ -33,8 +45,46 @@ class FusedInt8Linear(torch.autograd.Function):
             grad_bias = rows.sum(0)
         if ctx.needs_input_grad[0]:
             grad_x = grad.new_empty(*grad.shape[:-1], weight_int8.shape[1])
-            if launches(grad_x):
+            if panel := panel_length(rows, *reversed(weight_int8.shape)):
+                backward_panels(rows, weight_int8, scale, grad_x.view(rows.shape[0], -1), panel)
+            elif launches(grad_x):
                 from muse_kernels.int8_linear.kernel import launch_backward
 
                 launch_backward(rows, weight_int8, scale, grad_x)
         return grad_x, None, None, grad_bias
+
+
+def panel_length(rows: Tensor, length: int, width: int) -> int:
+    """How many of the weight's rows (columns in backward), each of this width, a panel has; 0 for the kernel.
+
+    A panel is at most half of the weight.
+    """
+    if rows.shape[0] < MANY_ROWS:
+        return 0
+    half = -(-length // 2)
+    most = min(half, PANEL_BYTES // (width * rows.element_size()) // LEAST_PANEL * LEAST_PANEL)
+    return most if most >= LEAST_PANEL else 0
+
+
+def forward_panels(
+    rows: Tensor, weight_int8: Tensor, scale: Tensor, bias: Tensor | None, y: Tensor, panel: int
+) -> None:
+    """Fills y (rows, out_features): each panel's columns are one whole product."""
+    scratch = rows.new_empty(panel, weight_int8.shape[1])
+    for part in slices(weight_int8.shape[0], panel):
+        block = scratch[: part.stop - part.start]
+        torch.mul(weight_int8[part], scale[part].unsqueeze(-1), out=block)
+        if bias is None:
+            torch.mm(rows, block.transpose(0, 1), out=y[:, part])
+        else:
+            torch.addmm(bias[part], rows, block.transpose(0, 1), out=y[:, part])
+
+
+def backward_panels(rows: Tensor, weight_int8: Tensor, scale: Tensor, grad_x: Tensor, panel: int) -> None:
+    """Fills grad_x (rows, in_features), as forward_panels, by columns of the weight."""
+    scratch = rows.new_empty(weight_int8.shape[0] * panel)
+    for part in slices(weight_int8.shape[1], panel):
+        columns = part.stop - part.start
+        block = scratch[: weight_int8.shape[0] * columns].view(-1, columns)
+        torch.mul(weight_int8[:, part], scale.unsqueeze(-1), out=block)
+        torch.mm(rows, block, out=grad_x[:, part])
