@@ -134,11 +134,14 @@ def test_chunks_and_tiles_join(shape: tuple[int, int, int], kind: str, device: s
 
 
 @every_kind
-@pytest.mark.parametrize("shape", [(1, 130, 2), (2, 3, 17)], ids=str)
-def test_many_channels(shape: tuple[int, int, int], kind: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs of one warp that walk a whole sequence, as they do where there are enough of them to fill a GPU."""
-    monkeypatch.setattr(plan_module, "FILL_PROGRAMS", 1)
-    assert plan_module.plan(*shape).tile.warps == 1
+@pytest.mark.parametrize(("shape", "fill"), [((1, 130, 2), 1), ((2, 3, 17), 1), ((1, 130, 20), 2)], ids=str)
+def test_many_channels(
+    shape: tuple[int, int, int], fill: int, kind: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that walk a whole sequence, as they do where there are enough of them to fill a GPU."""
+    monkeypatch.setattr(plan_module, "FILL_WARPS", fill)
+    tile = plan_module.plan(*shape, streamed=plan_module.FORWARD_TILES[4]).tile
+    assert tile == (plan_module.FORWARD_TILES[4] if fill == 1 else plan_module.Tile(8, 16, 16, 1))
     x = torch.randn(shape)
     decay = decays_like(x, kind)
     x, decay = x.to(device), None if decay is None else decay.to(device)
@@ -177,9 +180,9 @@ def test_empty(lean: str, shape: tuple[int, int, int], device: str) -> None:
 @pytest.mark.parametrize(
     ("batch", "seq", "rank"), [(8, 8192, 1536), (1, 2048, 8), (4, 65536, 32), (1, 1 << 20, 4), (3, 1, 1), (1, 9, 300)]
 )
-@pytest.mark.parametrize("vectors", [True, False])
-def test_chunks_cover_the_sequence(batch: int, seq: int, rank: int, vectors: bool) -> None:
-    layout = plan_module.plan(batch, seq, rank, vectors=vectors)
+@pytest.mark.parametrize("streamed", [None, *plan_module.FORWARD_TILES.values(), *plan_module.BACKWARD_TILES.values()])
+def test_chunks_cover_the_sequence(batch: int, seq: int, rank: int, streamed: plan_module.Tile | None) -> None:
+    layout = plan_module.plan(batch, seq, rank, streamed=streamed)
     assert (layout.chunks - 1) * layout.chunk_steps < seq <= layout.chunks * layout.chunk_steps
     assert layout.chunk_steps % (layout.tile.rows * layout.tile.steps) == 0
     assert layout.programs == batch * layout.chunks * -(-rank // layout.tile.channels)

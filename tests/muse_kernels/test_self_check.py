@@ -50,7 +50,7 @@ def test_long_sequences_are_cut_into_chunks(rows: dict[str, Row], name: str, dev
 
 def test_the_long_sequence_takes_two_chunks_of_real_tiles() -> None:
     plan = importlib.import_module("muse_kernels.diagonal_scan.plan").plan
-    assert plan(*ROWS["diagonal_scan chunks"].shapes["x"], vectors=False).split
+    assert plan(*ROWS["diagonal_scan chunks"].shapes["x"]).split
 
 
 def test_every_operation_that_has_implementations_has_a_row() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from muse_kernels.diagonal_scan.plan import Plan, plan
+from muse_kernels.diagonal_scan.plan import BACKWARD_TILES, FORWARD_TILES, Plan, plan, streamed_tile
 from muse_kernels.implementation import launches
 
 
@@ -16,7 +16,7 @@ class FusedScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, decay: Tensor | None) -> Tensor:
         h = x.new_empty(x.shape)
-        layout = plan(*x.shape)
+        layout = plan(*x.shape, streamed=streamed_tile(FORWARD_TILES, x, decay))
         states = chunk_states(x, decay, layout, reversed_time=False)
         if launches(h):
             from muse_kernels.diagonal_scan.kernel import launch_scan
@@ -29,7 +29,7 @@ class FusedScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         decay, h = ctx.saved_tensors
-        layout = plan(*grad.shape)
+        layout = plan(*grad.shape, streamed=streamed_tile(BACKWARD_TILES, grad, decay))
         grad_x = grad.new_empty(grad.shape)
         states = chunk_states(grad, decay, layout, reversed_time=True)
         grad_decay = None if h is None else empty_decay_gradient(decay, layout, grad)

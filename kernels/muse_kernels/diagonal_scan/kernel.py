@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from muse_kernels.diagonal_scan.plan import STAGES, Plan, decay_kind
+from muse_kernels.diagonal_scan.plan import Plan, decay_kind
 from muse_kernels.diagonal_scan.tiles import (
     fold_chunks,
     load_decay_row,
@@ -202,7 +202,7 @@ def launch_chunk_states(x: Tensor, decay: Tensor | None, states: Tensor, plan: P
     with torch.cuda.device_of(x):
         chunk_states_kernel[(plan.programs,)](
             x, source, states, seq, rank, plan.chunk_steps, plan.chunks, *x.stride(), *strides,
-            DECAY=kind, REVERSED=reversed_time, STAGES=STAGES, **tile_options(plan),
+            DECAY=kind, REVERSED=reversed_time, STAGES=plan.tile.stages, **tile_options(plan),
         )  # fmt: skip
 
 
@@ -214,7 +214,7 @@ def launch_scan(x: Tensor, decay: Tensor | None, h: Tensor, states: Tensor | Non
         scan_kernel[(plan.programs,)](
             x, source, h, h if states is None else states, seq, rank, plan.chunk_steps, plan.chunks,
             *x.stride(), *strides, DECAY=kind, SPLIT=plan.split, FOLD=plan.fold,
-            STAGES=STAGES, **tile_options(plan),
+            STAGES=plan.tile.stages, **tile_options(plan),
         )  # fmt: skip
 
 
@@ -236,7 +236,7 @@ def launch_scan_backward(
             grad, source, grad_x if h is None else h, grad_x, grad_x if grad_decay is None else grad_decay,
             grad_x if states is None else states, seq, rank, plan.chunk_steps, plan.chunks, *grad.stride(), *strides,
             DECAY=kind, GRAD_DECAY=wanted, SPLIT=plan.split, FOLD=plan.fold,
-            STAGES=STAGES, **tile_options(plan),
+            STAGES=plan.tile.stages, **tile_options(plan),
         )  # fmt: skip
 
 

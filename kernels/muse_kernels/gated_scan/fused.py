@@ -18,7 +18,7 @@ class FusedGatedScan(torch.autograd.Function):
     def forward(
         ctx: Any, u: Tensor, v: Tensor, scores: Tensor, decay: Tensor | None, initial: Tensor | None, hard: bool
     ) -> tuple[Tensor, Tensor]:
-        layout = plan(*u.shape, vectors=False)
+        layout = plan(*u.shape)
         out = u.new_empty(u.shape)
         ending = u.new_empty(u.shape[0], u.shape[2], dtype=torch.float32)
         states = _new_states(u, decay, layout)
@@ -40,7 +40,7 @@ class FusedGatedScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, grad_ending: Tensor | None) -> tuple[Tensor | None, ...]:
         u, v, scores, decay, initial, states = ctx.saved_tensors
-        layout = plan(*u.shape, vectors=False)
+        layout = plan(*u.shape)
         if grad is None:
             grad = u.new_zeros(1).expand(u.shape)
         given = None if initial is None else initial.contiguous()

@@ -57,9 +57,12 @@ def tensorly(_: EmbeddingSizes) -> Operation:
 
 def tensorly_inputs(sizes: EmbeddingSizes, make: Maker) -> tuple[Any, ...]:
     """Ids and a module with cores of the same shapes."""
+    import tensorly
     import tltorch
 
     from muse_kernels import tt_shape
+
+    tensorly.set_backend("pytorch")  # its default, numpy, cannot take what lies on a GPU
 
     vocab, width = tt_shape(sizes.vocab_size), tt_shape(sizes.d_model)
 
