@@ -15,19 +15,21 @@ from muse_bench.errors import UsageError
 
 Backend = Literal["auto", "cuda", "predict"]
 Block = Literal["pre-norm", "encoder"]
-Checkpointing = Literal["none", "blocks", "everything"]
+Checkpointing = Literal["none", "blocks", "everything", "sublayers"]
 Dtype = Literal["fp32", "fp16", "bf16"]
-Embedding = Literal["dense", "factorised", "htt"]
+Embedding = Literal["dense", "factorised", "htt", "hybrid"]
+Execution = Literal["eager", "graph"]
 Ffn = Literal["dense", "low-rank", "four-matrix"]
 Gate = Literal["soft", "straight-through", "gumbel"]
 Head = Literal["dense", "low-rank", "tied"]
 Logits = Literal["all", "last"]
 Loss = Literal["plain", "fused"]
-Mixer = Literal["attention", "ar-ssm"]
+Mixer = Literal["attention", "ar-ssm", "matrix-ar-ssm"]
 Mode = Literal["train", "forward-backward", "inference", "decode"]
 Norm = Literal["layer-norm", "rms-norm"]
-Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "sgd", "adafactor", "none"]
+Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "muon-8bit", "sgd", "adafactor", "none"]
 Positions = Literal["none", "learned"]
+Update = Literal["after", "in-backward"]
 Workspace = Literal["default", "off"]
 
 # What each workspace setting puts in the environment of the process that runs a case; the rest of these is unset.
@@ -82,6 +84,8 @@ class ModelConfig:
     positions: Positions = "none"
     mixer: Mixer = "attention"
     mixer_rank: int | None = None
+    state_size: int | None = None
+    query_heads: int | None = None
     decay: bool = False
     gate: Gate = "soft"
     gate_l1: float = 0.0
@@ -94,6 +98,8 @@ class ModelConfig:
     head_bias: bool = False
     loss: Loss = "plain"
     checkpointing: Checkpointing = "none"
+    checkpoint_rows: int | None = None
+    offload: bool = False
     int8_inference: bool = False
 
     def __post_init__(self) -> None:
@@ -105,6 +111,10 @@ class ModelConfig:
             raise UsageError(
                 f"d_model {self.d_model} is not divisible by heads {self.n_heads}: choose --heads that divides it"
             )
+        if self.embedding == "hybrid" and self.head != "low-rank":
+            raise UsageError(f"embedding 'hybrid' shares the rows of a low-rank head, and the head is '{self.head}'")
+        if self.mixer == "matrix-ar-ssm":
+            _require_matrix_heads(self)
         if not 0 <= self.dropout < 1:
             raise UsageError(f"dropout {self.dropout} is not from 0 to below 1")
         if not 0 <= self.gate_l1 < math.inf:
@@ -132,6 +142,8 @@ class Case:
     seq: int = 2_048
     vocab_size: int = 50_000
     optimizer: Optimizer = "adamw"
+    update: Update = "after"
+    execution: Execution = "eager"
     autocast: Dtype | None = None
     logits: Logits = "all"
     new_tokens: int = 32
@@ -151,6 +163,10 @@ class Case:
             _require_positive(self, "micro_batch")
         if self.autocast == "fp32":
             raise UsageError("autocast 'fp32' is no autocast: choose fp16 or bf16, or leave it out")
+        if self.update == "in-backward" and self.micro_batch is not None and self.micro_batch < self.batch:
+            raise UsageError(
+                f"micro-batch {self.micro_batch} with an update in backward would update after each: leave one of them out"
+            )
         if self.warmup_steps < 0:
             raise UsageError(f"warm-up steps {self.warmup_steps} is negative: use 0 or more")
         if self.mode == "decode" and self.config is not None and not self.config.causal:
@@ -192,6 +208,18 @@ def _require_positive(value: Any, *names: str) -> None:
         number = getattr(value, name)
         if not isinstance(number, int) or not 0 < number <= LARGEST_SIZE:
             raise UsageError(f"{name} {number} is not a size: use a whole number from 1 to 2^40")
+
+
+def _require_matrix_heads(config: ModelConfig) -> None:
+    """Raises: UsageError unless the sizes of a matrix-state mixer are given and fit its heads."""
+    if config.state_size is None or config.query_heads is None or min(config.state_size, config.query_heads) < 1:
+        raise UsageError("mixer 'matrix-ar-ssm' needs a state_size and query_heads of 1 or more")
+    if config.n_heads % config.query_heads:
+        raise UsageError(f"heads {config.n_heads} are not divisible by query_heads {config.query_heads}")
+    if config.mixer_rank is not None and config.mixer_rank % config.n_heads:
+        raise UsageError(
+            f"mixer_rank {config.mixer_rank} is not divisible by heads {config.n_heads}: choose --heads that divides it"
+        )
 
 
 def _require_rank(config: ModelConfig, part: str, without_rank: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class Observer(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.trace = Trace()
         self.phase = "build"
+        self._phase_before = "build"
         self._sole_owner_counts = SoleOwnerProbe.counts() if type(self) is not SoleOwnerProbe else (0, 0)
         self._names: dict[int, str] = {}
         # By thread: the sequence numbers of autograd nodes at which the module changed in this step, and its names.
@@ -145,11 +147,13 @@ class Observer(TorchDispatchMode):
         ]
 
     def _before_optimizer(self) -> None:
-        self.phase = "optimizer"
+        self._phase_before, self.phase = self.phase, "optimizer"
         scopes.enter("(optimizer)")
 
     def _after_optimizer(self, work: Workload) -> None:
         scopes.leave()
+        if torch._C._current_graph_task_id() != -1:  # an update in the middle of backward
+            self.phase = self._phase_before
         assert work.optimizer is not None
         names: dict[Tensor, str] = {parameter: name for name, parameter in work.model.named_parameters()}
         for parameter, state in work.optimizer.state.items():
@@ -220,7 +224,7 @@ def observe(case: Case, device: torch.device, observer: Observer, steps: int, on
     say = on_phase or (lambda _: None)
     with observer, undisturbed(device):
         say("building")
-        work = build_workload(case, device)
+        work = build_workload(replace(case, execution="eager"), device)  # what a graph replays cannot be watched
         with observer.watching(work):
             for step in range(steps):
                 say(f"step {step + 1} of {steps}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from muse_bench.autocast import forward_autocast
+from muse_bench.capture import GraphedStep
 from muse_bench.config import TRAINING_MODES, Case
 from muse_bench.layers.head import plain_loss
 from muse_bench.layers.quantised import quantise_linears
@@ -38,10 +39,27 @@ class Workload:
     targets: Tensor | None
     tokens_per_step: int
     _run: Callable[["Workload"], None] = field(repr=False)
+    _updates: bool = field(default=False, repr=False)
+    _graphed: GraphedStep | None = field(default=None, repr=False)
 
     def step(self) -> None:
-        """One step of the case's mode."""
-        self._run(self)
+        """One step of the case's mode; on CUDA a captured one, where the case asks for it."""
+        self.arm()
+        if self.case.execution == "eager" or not self.ids.is_cuda:
+            self._run(self)
+            return
+        if self._graphed is None:
+            self._graphed = GraphedStep(lambda: self._run(self))
+        self._graphed()
+
+    def arm(self) -> None:
+        """Has backward update each parameter as its gradient appears, where the case asks for it.
+
+        In the first step, so that those who watch gradients are called before these are gone.
+        """
+        if self.case.update == "in-backward" and self.optimizer is not None and not self._updates:
+            self._updates = True
+            _update_in_backward(self.model, self.optimizer)
 
     @property
     def parameters(self) -> int:
@@ -63,6 +81,22 @@ def build_workload(case: Case, device: torch.device) -> Workload:
     targets = torch.randint(case.vocab_size, (case.batch, case.seq), device=device) if case.mode == "train" else None
     tokens = case.batch * (case.new_tokens if case.mode == "decode" else case.seq)
     return Workload(case, model, optimizer, ids, targets, tokens, STEPS[case.mode])
+
+
+def _update_in_backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """A parameter is updated, and its gradient freed, once that is whole: by itself, or with its part of the model."""
+
+    def update(_: Any = None) -> None:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    together: set[nn.Parameter] = set()
+    if isinstance(model, LanguageModel) and model.config.checkpointing == "sublayers":
+        model.on_gradients = update
+        together = set(model.blocks.parameters())
+    for parameter in model.parameters():
+        if parameter not in together:
+            parameter.register_post_accumulate_grad_hook(update)
 
 
 def _build_model(case: Case, device: torch.device) -> nn.Module:
@@ -93,7 +127,7 @@ def _train(work: Workload) -> None:
             loss = token_loss(work.model, ids, targets)
         (loss if len(pairs) == 1 else loss * (len(ids) / work.case.batch)).backward()
         del loss
-    if work.optimizer is not None:
+    if work.optimizer is not None and work.case.update == "after":
         work.optimizer.step()
     work.model.zero_grad(set_to_none=True)
 

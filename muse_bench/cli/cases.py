@@ -51,6 +51,8 @@ def build_cases(
                 vocab_size=sizes.vocab,
                 autocast=protocol.autocast,
                 optimizer=protocol.optimizer or (preset.optimizer if preset else "adamw"),
+                update=preset.update if preset and protocol.mode == "train" else "after",
+                execution=preset.execution if preset else "eager",
                 logits=protocol.logits,
                 new_tokens=protocol.new_tokens,
                 micro_batch=protocol.micro_batch

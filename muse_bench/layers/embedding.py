@@ -87,6 +87,23 @@ class TensorTrainEmbedding(nn.Module):
         )
 
 
+class HybridEmbedding(TensorTrainEmbedding):
+    """A tensor-train row, and the row of a low-rank head projected to d_model: HTT(id) + U H[id].
+
+    The head's rows get no gradient from here, so that the head's own gradient is whole as soon as the loss is done.
+    """
+
+    def __init__(self, vocab_size: int, d_model: int, rank: int, head_rank: int) -> None:
+        super().__init__(vocab_size, d_model, rank)
+        self.up = nn.Linear(head_rank, d_model, bias=False)
+
+    def forward(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
+        """`rows`: the head's, (vocab_size, head_rank)."""
+        assert rows is not None
+        table: Tensor = self.up(functional.embedding(ids, rows.detach()))
+        return super().forward(ids) + table
+
+
 Embedding = DenseEmbedding | FactorisedEmbedding | TensorTrainEmbedding
 
 
@@ -95,5 +112,8 @@ def build_embedding(config: ModelConfig) -> Embedding:
     if config.embedding == "dense":
         return DenseEmbedding(config.vocab_size, config.d_model)
     assert config.embedding_rank is not None  # the config validates it
+    if config.embedding == "hybrid":
+        assert config.head_rank is not None
+        return HybridEmbedding(config.vocab_size, config.d_model, config.embedding_rank, config.head_rank)
     kind = TensorTrainEmbedding if config.embedding == "htt" else FactorisedEmbedding
     return kind(config.vocab_size, config.d_model, config.embedding_rank)

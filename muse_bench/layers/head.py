@@ -37,6 +37,11 @@ class LowRankHead(DenseHead):
         super().__init__(rank, vocab_size, bias=bias)
         self.down = nn.Linear(d_model, rank, bias=bias)
 
+    @property
+    def rows(self) -> Tensor:
+        """(vocab_size, rank): one row a token."""
+        return self.up.weight
+
     def logits(self, x: Tensor) -> Tensor:
         """W_up (W_down x + b_down) + b_up."""
         return super().logits(self.down(x))

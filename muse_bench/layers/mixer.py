@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from muse_bench.config import Gate, ModelConfig
+from muse_bench.layers.matrix_mixer import MatrixMixer, MatrixState
 from muse_kernels import causal_convolution, gated_scan
 from muse_kernels.precision import accumulation_dtype
 
@@ -160,8 +161,8 @@ class SemiseparableMixer(nn.Module):
         return mixed
 
 
-Mixer = Attention | SemiseparableMixer
-State = KeyValueCache | RecurrentState
+Mixer = Attention | SemiseparableMixer | MatrixMixer
+State = KeyValueCache | RecurrentState | MatrixState
 
 
 def build_mixer(config: ModelConfig) -> Mixer:
@@ -169,4 +170,7 @@ def build_mixer(config: ModelConfig) -> Mixer:
     if config.mixer == "attention":
         return Attention(config.d_model, config.n_heads, config.dropout)
     assert config.mixer_rank is not None  # the config validates it
+    if config.mixer == "matrix-ar-ssm":
+        assert config.state_size is not None and config.query_heads is not None
+        return MatrixMixer(config.d_model, config.mixer_rank, config.n_heads, config.state_size, config.query_heads)
     return SemiseparableMixer(config.d_model, config.mixer_rank, decay=config.decay, gate=config.gate)

@@ -1,17 +1,19 @@
 """The one language model: its parts are chosen by a `ModelConfig`."""
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from muse_bench import scopes
 from muse_bench.config import ModelConfig
-from muse_bench.layers.embedding import INITIAL_STD, build_embedding
+from muse_bench.layers.embedding import INITIAL_STD, HybridEmbedding, build_embedding
 from muse_bench.layers.ffn import EXPANSION, build_ffn
-from muse_bench.layers.head import Head, build_head, plain_loss
-from muse_bench.layers.mixer import Attention, SemiseparableMixer, State, build_mixer
+from muse_bench.layers.head import Head, LowRankHead, build_head, plain_loss
+from muse_bench.layers.mixer import Attention, MatrixMixer, SemiseparableMixer, State, build_mixer
 from muse_bench.layers.norm import build_norm
+from muse_bench.layers.recompute import HostStore, Recomputed
 from muse_kernels.precision import accumulation_dtype
 
 
@@ -32,6 +34,11 @@ class Block(nn.Module):
         x = x + mixed
         norm = self.mixer_norm if self.ffn_norm is None else self.ffn_norm
         return x + self.ffn(norm(x)), penalty
+
+    def sublayers(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+        """The two halves, each (batch, seq, d_model) to what it adds to the residual stream."""
+        norm = self.mixer_norm if self.ffn_norm is None else self.ffn_norm
+        return lambda x: self.mixer(self.mixer_norm(x)), lambda x: self.ffn(norm(x))
 
     def _mix(self, x: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.mixer, SemiseparableMixer) and self.gate_l1:
@@ -63,6 +70,9 @@ class LanguageModel(nn.Module):
         self.blocks = nn.ModuleList(kind(config) for _ in range(config.n_layers))
         self.norm = None if config.block == "encoder" else build_norm(config)
         self.head = build_head(config)
+        # Called in backward whenever a part that is computed again has its gradients.
+        self.on_gradients: Callable[[], None] | None = None
+        self._store = HostStore() if config.offload else None
         if config.block != "encoder":
             self._initialise()
 
@@ -93,7 +103,7 @@ class LanguageModel(nn.Module):
 
         `states` and `start` continue sequences of which `start` tokens have gone through already.
         """
-        x: Tensor = self.embedding(ids)
+        x: Tensor = self._embed(ids)
         if self.positions is not None:
             end = start + ids.shape[1]
             if end > self.config.max_seq_len:
@@ -101,11 +111,19 @@ class LanguageModel(nn.Module):
             with scopes.scope("positions"):
                 x = x + self.positions.weight[start:end]
         total: Tensor | None = None
+        self._parts = 0
         for index, block in enumerate(self.blocks):
             x, penalty = self._run(block, x, None if states is None else states[index])
             if penalty is not None:
                 total = penalty if total is None else total + penalty
         return (x if self.norm is None else self.norm(x)), total
+
+    def _embed(self, ids: Tensor) -> Tensor:
+        if isinstance(self.embedding, HybridEmbedding):
+            assert isinstance(self.head, LowRankHead)
+            embedded: Tensor = self.embedding(ids, self.head.rows)
+            return embedded
+        return self.embedding(ids)  # type: ignore[no-any-return]
 
     def decode_step(self, ids: Tensor, states: list[State], start: int) -> Tensor:
         """Logits (batch, 1, vocab_size) after the new ids (batch, new), updating the states."""
@@ -127,8 +145,18 @@ class LanguageModel(nn.Module):
         if self.config.checkpointing == "none" or not self.training:
             result: tuple[Tensor, Tensor | None] = block(x, state)
             return result
+        if self.config.checkpointing == "sublayers":
+            return self._run_sublayers(block, x), None
         stochastic = self.config.dropout > 0 or self.config.gate == "gumbel"
         return checkpoint(block, x, use_reentrant=False, preserve_rng_state=stochastic)  # type: ignore[no-any-return]
+
+    def _run_sublayers(self, block: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(block, Block)
+        rows = self.config.checkpoint_rows or len(x)
+        for part in block.sublayers():
+            index, self._parts = self._parts, self._parts + 1
+            x = Recomputed.apply(x, part, rows, self._store, index, self.on_gradients)
+        return x
 
     def _initialise(self) -> None:
         """Normal weights of a small spread, zero biases; what writes to the residual stream is scaled by depth."""
@@ -142,6 +170,6 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(module.weight, std=INITIAL_STD)
         for block in self.blocks:
             assert isinstance(block, Block)
-            if isinstance(block.mixer, Attention) and isinstance(block.ffn, nn.Sequential):
+            if isinstance(block.mixer, Attention | MatrixMixer) and isinstance(block.ffn, nn.Sequential):
                 for last in (block.mixer.out.weight, block.ffn[-1].get_parameter("weight")):
                     nn.init.normal_(last, std=residual_std)

@@ -8,7 +8,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any
 
-from muse_bench.config import Dtype, ModelConfig, Optimizer, Sizes
+from muse_bench.config import Dtype, Execution, ModelConfig, Optimizer, Sizes, Update
 from muse_bench.errors import UsageError
 
 
@@ -33,6 +33,8 @@ class Preset:
     dtype: Dtype = "fp32"
     optimizer: Optimizer = "adamw"
     micro_batch: int | None = None
+    update: Update = "after"
+    execution: Execution = "eager"
 
     def configure(self, sizes: Sizes) -> ModelConfig:
         """The configuration at these sizes."""
@@ -125,6 +127,30 @@ PRESETS: dict[str, Preset] = {
         },
         dtype="fp16",
         micro_batch=1,
+    ),
+    "muse": Preset(
+        "past 95 %: matrix-state AR-SSM, HTT beside the head's rows, 8-bit Muon, bf16, updated in backward, one CUDA graph",
+        {
+            "embedding": "hybrid",
+            "embedding_rank": 32,
+            "mixer": "matrix-ar-ssm",
+            "mixer_rank": Share(2),
+            "state_size": 64,
+            "query_heads": 1,
+            "ffn": "low-rank",
+            "ffn_rank": Share(4),
+            "norm": "rms-norm",
+            "head": "low-rank",
+            "head_rank": Share(5),
+            "loss": "fused",
+            "checkpointing": "sublayers",
+            "checkpoint_rows": 1,
+            "offload": True,
+        },
+        dtype="bf16",
+        optimizer="muon-8bit",
+        update="in-backward",
+        execution="graph",
     ),
 }
 

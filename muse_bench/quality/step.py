@@ -59,6 +59,8 @@ class TrainingStep:
         self.loss_sum = torch.zeros((), device=device)
         self._norm = torch.zeros((), device=device)
         self.scale = LossScale(device) if work.case.dtype == "fp16" else None
+        self._in_backward = work.case.update == "in-backward"
+        work.arm()
 
     def __call__(self, starts: Tensor, rate: float) -> None:
         """One step on the windows that begin at `starts`, (batch,) on the device."""
@@ -88,11 +90,15 @@ class TrainingStep:
             self.loss_sum += loss.detach()
             (loss if self.scale is None else loss * self.scale.factor).backward()
             del loss
+        if self._in_backward:
+            return  # the gradients are used and gone
         norms = torch._foreach_norm(self._gradients(), 2.0, torch.float32)
         self._norm.copy_(torch.linalg.vector_norm(torch.stack(norms)))
 
     def _second_half(self) -> None:
-        """Clipping to a norm of 1, and the update."""
+        """Clipping to a norm of 1, and the update; nothing where backward has done the update, which limits itself."""
+        if self._in_backward:
+            return
         gradients = self._gradients()
         norm = self._norm if self.scale is None else self._norm / self.scale.factor
         torch._foreach_mul_(gradients, (CLIP_NORM / (norm + 1e-6)).clamp(max=1.0))

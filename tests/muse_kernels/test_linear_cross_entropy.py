@@ -30,7 +30,8 @@ def lean(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     name, _, width = request.param.partition("-")
     if width:
         monkeypatch.setattr(blocks, "is_narrow", lambda *_: width == "narrow")
-        monkeypatch.setattr(blocks, "product_tiles", lambda *_: blocks.Tiles(32, 32, 16, 4, 2))
+        for rule in ("product_tiles", "statistics_tiles", "sum_tiles"):
+            monkeypatch.setattr(blocks, rule, lambda *_: blocks.Tiles(32, 32, 16, 4, 2))
         tiles = lambda x, columns, **_: blocks.Tiles(32, 64, blocks.padded(columns), 4, 2)  # noqa: E731
         monkeypatch.setattr(blocks, "narrow_tiles", tiles)
     return name
@@ -187,6 +188,44 @@ def test_products_are_not_summed_in_half_precision(dtype: torch.dtype, device: s
     torch.testing.assert_close(total, expected.expand(3, 5), rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.fixture(params=["pointers", "descriptors"])
+def loads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """How kernels load tiles: by pointers, or by descriptors as a Hopper GPU's copy engine takes them."""
+    by_descriptors = request.param == "descriptors"
+    if by_descriptors and device == "cuda" and not blocks.has_copy_engine(torch.device(device)):
+        pytest.skip("this GPU has no copy engine for tiles")
+    monkeypatch.setattr(blocks, "has_copy_engine", lambda _: by_descriptors)
+
+
+def biased_loss(implementation: str, targets: Tensor, _: int, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return linear_cross_entropy(x, weight, targets, bias=bias, implementation=implementation)
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize("lean", ["triton-wide"], indirect=True)
+def test_steps_of_every_kind(lean: str, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    # Logits in the weight's gradient, in both, in the scratch; sums for the bias in parts; tiles past every end.
+    tokens, vocab_size, width = 35, 251, 40
+    for name, value in {"GRAIN": 8, "SUMS_BYTES": 1, "logits_budget": lambda *_: 16 * tokens * 2}.items():
+        monkeypatch.setattr(blocks, name, value)
+    steps, _ = blocks.vocabulary_blocks(tokens, vocab_size, width, 2, 16 * tokens * 2, gradient=True)
+    kinds = [tuple(block.in_gradient for block in step) for step in steps]
+    assert set(kinds) == {(True,), (True, False), (False,)}
+    inputs = [*make_inputs("dense", tokens, vocab_size, width, device=device), torch.randn(vocab_size, device=device)]
+    targets = torch.randint(vocab_size, (tokens,)).to(device)
+    targets[1::3] = IGNORED
+    assert_about_as_accurate(biased_loss, lean, targets, vocab_size, [tensor.bfloat16() for tensor in inputs])
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize("lean", ["triton-wide"], indirect=True)
+def test_what_lies_past_the_last_token_adds_nothing_to_a_bias(lean: str, device: str) -> None:
+    # Every logit is -160; beside that, the logit 0 of a token of zeros would be infinitely likely.
+    inputs = [torch.full((5, 16), 10.0), -torch.ones(40, 16), torch.zeros(40)]
+    targets = torch.arange(5, device=device)
+    assert_about_as_accurate(biased_loss, lean, targets, 40, [tensor.to(device, torch.bfloat16) for tensor in inputs])
+
+
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @every_lean
@@ -339,19 +378,49 @@ def test_two_runs_give_identical_bytes(head: str, lean: str, device: str) -> Non
     assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
 
 
-def test_blocks_cover_the_vocabulary_and_fit_the_gradient_they_lie_in() -> None:
-    for tokens, vocab_size, width in [(8192, 50257, 768), (1024, 10_000, 512), (1, 3, 129), (300, 20_011, 600)]:
-        for gradient in (True, False):
-            plan, elements = blocks.vocabulary_blocks(tokens, vocab_size, width, 2, 1 << 20, gradient=gradient)
-            assert [block.start for block in plan[1:]] == [block.stop for block in plan[:-1]]
-            assert (plan[0].start, plan[-1].stop) == (0, vocab_size)
-            for block in plan:
-                logits = tokens * block.stride
-                if block.in_gradient:
-                    assert gradient
-                    assert logits + blocks.GRAIN <= (vocab_size - block.stop) * width
-                else:
-                    assert logits <= elements
+@pytest.mark.parametrize("gradient", [True, False])
+@pytest.mark.parametrize(
+    ("tokens", "vocab_size", "width", "budget"),
+    [
+        (8192, 50_257, 768, 10 << 20),
+        (32_768, 50_257, 768, 40 << 20),
+        (1024, 10_000, 512, 1 << 20),
+        (1, 3, 129, 1 << 20),
+        (300, 20_011, 600, 1 << 20),
+    ],
+    ids=str,
+)
+def test_blocks_cover_the_vocabulary_and_fit_where_they_lie(
+    tokens: int, vocab_size: int, width: int, budget: int, gradient: bool
+) -> None:
+    steps, elements = blocks.vocabulary_blocks(tokens, vocab_size, width, 2, budget, gradient=gradient)
+    plan = [block for step in steps for block in step]
+    assert [block.start for block in plan[1:]] == [block.stop for block in plan[:-1]]
+    assert (plan[0].start, plan[-1].stop) == (0, vocab_size)
+    assert 2 * elements <= budget
+    for step in steps:
+        assert [block.in_gradient for block in step] in ([True], [False], [True, False])
+        for block in step:
+            logits = tokens * block.stride
+            if block.in_gradient:
+                assert gradient
+                assert logits + blocks.GRAIN <= (vocab_size - step[-1].stop) * width
+            else:
+                assert logits <= elements
+
+
+@pytest.mark.parametrize(("tokens", "most"), [(4096, 20), (8192, 31), (16_384, 45), (32_768, 58)])
+def test_few_steps_pass_the_sums_of_the_gradient_of_x_through_memory(tokens: int, most: int) -> None:
+    # The scratch alone would take 99.
+    budget = blocks.logits_budget(tokens, 50_257, 768, 2, tokens * 768)
+    steps, _ = blocks.vocabulary_blocks(tokens, 50_257, 768, 2, budget, gradient=True)
+    assert len(steps) <= most
+
+
+def test_tiles_of_forward_are_as_many_as_places_for_them() -> None:
+    few, many = (torch.empty(tokens, 768, dtype=torch.bfloat16, device="meta") for tokens in (2048, 8192))
+    assert [blocks.statistics_tiles(x, 50_257).warps for x in (few, many)] == [8, 4]
+    assert blocks.even_splits(64, 393, blocks.MOST_SPLITS, resident=2) == 4  # 256 programs of 264 at a time
 
 
 def test_splits_fill_the_processors_and_keep_to_their_limit() -> None:

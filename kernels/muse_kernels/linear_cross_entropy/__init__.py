@@ -60,7 +60,7 @@ def linear_cross_entropy(
         triton, wider, 16 bits: scratch: 128 bytes a token in forward. In backward 1 byte for each element of x, and
         the logits of all tokens for a block of the vocabulary: 1 % of all logits' bytes in float32 less the former,
         or a quarter of the bytes of x or 1 MiB if those are more. Larger blocks lie in the part of the weight's
-        gradient that is not yet written. With a bias, also 4 bytes for each column of a block and 128 tokens.
+        gradient that is not yet written. With a bias, also 256 KiB, or 4 bytes a token if those are more.
         At 8,192 tokens and a vocabulary of 50,257 all of it is less than 1 % of the float32 logits for d_model up to
         1024. The gradient of x is summed over blocks in 24 bits, from float32 products.
         triton, wider, float32: scratch: in both directions such a block, rounded up to a multiple of 64 columns.
@@ -113,6 +113,11 @@ def tensor_train_cross_entropy(
         triton: writes no logits. Scratch: a copy of core2 with v2 padded to a multiple of 128, rank and d2 to powers
         of two; 128 bytes a token in forward; in backward float32 shares of the gradients of at most 1 % of the
         logits' bytes or 1 MiB, and those of core1 for every 32 (in 16 bits: 64) of v2.
+        triton, 16 bits, rank above 4, where it is quicker (many tokens and ids): the table by blocks of its rows, each
+        used as a dense head. Scratch: in both directions 1 % of all logits' bytes in float32, or a quarter of the
+        bytes of x or 1 MiB if those are more; and 128 bytes a token in forward. In backward that is a block of the
+        table, its logits, 1 byte for each element of x, all for a chunk of the tokens at a time, and three float32
+        copies of the cores at most.
         eager: scratch: that of tt_linear; for a 16-bit dtype also c * vocab_size * 4 bytes.
     Raises: ValueError and IndexError as linear_cross_entropy.
     Source: as tt_linear and linear_cross_entropy.

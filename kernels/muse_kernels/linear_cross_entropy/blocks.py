@@ -15,11 +15,12 @@ from muse_kernels import chunks
 
 PROCESSORS = 132  # of an H100 or H200; on another GPU only the balance suffers
 GRAIN = 64  # columns, a multiple of which makes a block: rows of its logits begin at multiples of 128 bytes
-CACHED_BYTES = 32 << 20  # a block of logits that stays in the second-level cache between the kernels that pass it on
+SUMS_BYTES = 1 << 18  # of the sums over tiles of tokens that one launch leaves for a bias
 NARROW = {torch.float32: 32}  # the widest head that recomputes its logits in registers, by dtype; 128 in 16 bits
 ROOMY = {(8, 0), (9, 0), (10, 0), (10, 3)}
 LOSSES_A_PROGRAM = 256  # tokens whose losses one program sums
 MOST_SPLITS = 16  # of the vocabulary; each keeps 8 bytes a token
+DEEP = 2048  # columns of logits, from which on the larger tile's fewer loads no longer make up for idle processors
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Tiles:
     depth: int
     warps: int
     stages: int
+
+
+LARGE = Tiles(128, 128, 64, 4, 3)  # of which an H100's processor holds two
+LARGER = Tiles(128, 256, 64, 8, 3)  # which reads less from the second-level cache, and fills a processor alone
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,24 @@ def is_narrow(width: int, dtype: torch.dtype) -> bool:
 
 
 def product_tiles(x: Tensor, columns: int) -> Tiles:
-    """Tiles of a matrix product with this many columns; the large ones read least from the second-level cache."""
-    if x.dtype == torch.float32:
+    """Tiles of a matrix product with this many columns."""
+    if x.dtype == torch.float32 or not is_roomy(x.device):
         return Tiles(64, 64, 32, 4, 2)
-    if not is_roomy(x.device):
+    return LARGE if columns > 128 else Tiles(128, 128, 64, 8, 4)
+
+
+def statistics_tiles(x: Tensor, columns: int) -> Tiles:
+    """Tiles of the product in forward: larger ones for few tokens, whose splits cannot fill two places a processor."""
+    tiles = product_tiles(x, columns)
+    few = -(-x.shape[0] // tiles.rows) * MOST_SPLITS < 2 * PROCESSORS
+    return LARGER if few and tiles == LARGE else tiles
+
+
+def sum_tiles(x: Tensor, depth: int) -> Tiles:
+    """Tiles of the product, over this many columns of logits, that is added to the gradient of x."""
+    if x.dtype == torch.float32 or not is_roomy(x.device):
         return Tiles(64, 64, 32, 4, 2)
-    return Tiles(128, 256, 64, 8, 3) if columns > 128 else Tiles(128, 128, 64, 8, 4)
+    return Tiles(128, 128, 64, 8, 4) if depth >= DEEP or has_copy_engine(x.device) else LARGER
 
 
 def narrow_tiles(x: Tensor, width: int, *, weight_gradient: bool = False) -> Tiles:
@@ -75,6 +92,23 @@ def narrow_tiles(x: Tensor, width: int, *, weight_gradient: bool = False) -> Til
 def is_roomy(device: torch.device) -> bool:
     """Whether a program may take 163 KiB of shared memory, as on A100, H100 and later data-centre GPUs."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device) in ROOMY
+
+
+@cache
+def has_copy_engine(device: torch.device) -> bool:
+    """Whether large tiles can be fetched by descriptors (TMA): on data-centre GPUs from Hopper on."""
+    return device.type == "cuda" and is_roomy(device) and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def takes_descriptors(*matrices: Tensor) -> bool:
+    """Whether TMA can fetch tiles of these: 16 bits, and rows that begin at multiples of 16 bytes."""
+    return all(
+        has_copy_engine(matrix.device)
+        and matrix.element_size() == 2
+        and matrix.stride(0) % 8 == 0
+        and matrix.data_ptr() % 16 == 0
+        for matrix in matrices
+    )
 
 
 def padded(size: int) -> int:
@@ -114,30 +148,49 @@ def split_budget(tokens: int, vocab_size: int, element_size: int) -> int:
 
 def vocabulary_blocks(
     tokens: int, vocab_size: int, width: int, element_size: int, budget: int, *, gradient: bool
-) -> tuple[list[Block], int]:
-    """The blocks of a wide head's backward, and the elements of scratch that they need.
+) -> tuple[list[tuple[Block, ...]], int]:
+    """The steps of a wide head's backward, each of one block or of two that follow, and the elements of their scratch.
 
     The rows of the weight's gradient that are not yet written hold a block's logits while those are more than the
-    budget's; so the first blocks are wide and take no scratch. A last few blocks lie in the scratch.
+    budget's; so the first blocks are wide and take no scratch. The last few lie in the scratch; in between, a step
+    has one block in either.
     """
     scratch_columns = max(GRAIN, _round_down(budget // (tokens * element_size)))
-    cap = max(scratch_columns, _round_down(CACHED_BYTES // (tokens * element_size)))
-    blocks = list(_cut(tokens, vocab_size, width, scratch_columns, cap, gradient))
-    return blocks, tokens * max((block.stride for block in blocks if not block.in_gradient), default=0)
+    steps = list(_cut(tokens, vocab_size, width, scratch_columns, gradient))
+    strides = (block.stride for step in steps for block in step if not block.in_gradient)
+    return steps, tokens * max(strides, default=0)
 
 
-def _cut(tokens: int, vocab_size: int, width: int, scratch_columns: int, cap: int, gradient: bool) -> Iterator[Block]:
+def summed_columns(row_tiles: int) -> int:
+    """Columns of a block's part whose sums over each tile of tokens fit SUMS_BYTES; at least a tile."""
+    return max(2 * GRAIN, _round_down(SUMS_BYTES // (4 * row_tiles)))
+
+
+def _cut(tokens: int, vocab_size: int, width: int, scratch_columns: int, gradient: bool) -> Iterator[tuple[Block, ...]]:
     start = 0
+    step: tuple[Block, ...]
     while start < vocab_size:
-        rows = vocab_size - start
-        # tokens * columns logits and columns rows of the gradient fit into the rows left, and 64 elements to align.
-        free = min(cap, _round_down((rows * width - 64) // (tokens + width))) if gradient else 0
-        columns = max(free, scratch_columns)
-        yield Block(start, min(start + columns, vocab_size), free > scratch_columns)
-        start += columns
+        rows = vocab_size - start if gradient else 0
+        free, beside = (_free_columns(rows - taken, tokens, width) for taken in (0, scratch_columns))
+        # Beyond its columns a step costs what passes the sums of x's gradient through memory, and launches: about 27 us
+        # on an H200 at 8,192 tokens of width 768, more with more; another block in it costs 11 us. So two blocks pay
+        # where neither is much wider than the other.
+        if scratch_columns <= 2 * beside <= 4 * scratch_columns:
+            middle = start + beside
+            step = (Block(start, middle, True), Block(middle, middle + scratch_columns, False))
+        else:
+            stop = min(start + max(free, scratch_columns), vocab_size)
+            step = (Block(start, stop, free > scratch_columns),)
+        yield step
+        start = step[-1].stop
+
+
+def _free_columns(rows: int, tokens: int, width: int) -> int:
+    """Columns whose logits, and whose rows of the weight's gradient, fit into rows of it; 64 elements are to align."""
+    return _round_down(max(0, rows * width - 64) // (tokens + width))
 
 
 def _round_down(columns: int) -> int:
-    """To a multiple of 512 columns, which fill the processors evenly; of the grain where they are fewer."""
-    multiple = 8 * GRAIN if columns >= 8 * GRAIN else GRAIN
+    """To a multiple of 128 columns, a tile; of the grain where they are fewer."""
+    multiple = 2 * GRAIN if columns >= 2 * GRAIN else GRAIN
     return columns // multiple * multiple

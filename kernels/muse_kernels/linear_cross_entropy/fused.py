@@ -53,9 +53,11 @@ def statistics(operands: tuple[Tensor, Tensor, Tensor | None], targets: Tensor, 
     x, weight, _ = operands
     tokens, width = x.shape
     narrow_head = blocks.is_narrow(width, x.dtype)
-    tiles = blocks.narrow_tiles(x, width) if narrow_head else blocks.product_tiles(x, weight.shape[0])
+    tiles = blocks.narrow_tiles(x, width) if narrow_head else blocks.statistics_tiles(x, weight.shape[0])
     row_tiles, column_tiles = -(-tokens // tiles.rows), -(-weight.shape[0] // tiles.columns)
-    splits = blocks.even_splits(row_tiles, column_tiles, blocks.MOST_SPLITS, resident=4 if narrow_head else 1)
+    splits = blocks.even_splits(
+        row_tiles, column_tiles, blocks.MOST_SPLITS, resident=4 if narrow_head else 8 // tiles.warps
+    )
     partial = x.new_empty(2, splits, tokens, dtype=torch.float32)
     if launches(partial):
         from muse_kernels.linear_cross_entropy.kernel import launch_statistics

@@ -21,8 +21,8 @@ def logits_tile(
     x,
     weight,
     bias,
-    rows,
-    columns,
+    row,
+    column,
     token_count,
     vocab_size,
     width,
@@ -33,17 +33,25 @@ def logits_tile(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     EVEN: tl.constexpr,
+    TMA: tl.constexpr,
 ):
-    """(ROWS, COLUMNS) logits in float32, the same to the bit wherever it is called; past the ends, copies."""
-    depth = tl.arange(0, DEPTH)
-    # Clamped rows are loaded twice instead of masked; what they give is dropped.
-    x_rows = tl.minimum(rows, token_count - 1).to(tl.int64) * x_stride
-    weight_rows = tl.minimum(columns, vocab_size - 1).to(tl.int64) * weight_stride
-    x_tile = x + x_rows[:, None] + depth[None, :]
-    weight_tile = weight + weight_rows[None, :] + depth[:, None]
+    """(ROWS, COLUMNS) logits in float32, the same to the bit wherever it is called; past the ends, copies.
+
+    With TMA, x and weight are descriptors, and what lies past the ends is as from zeros.
+    """
+    columns = column + tl.arange(0, COLUMNS)
+    if not TMA:
+        depth = tl.arange(0, DEPTH)
+        # Clamped rows are loaded twice instead of masked; what they give is dropped.
+        x_rows = tl.minimum(row + tl.arange(0, ROWS), token_count - 1).to(tl.int64) * x_stride
+        weight_rows = tl.minimum(columns, vocab_size - 1).to(tl.int64) * weight_stride
+        x_tile = x + x_rows[:, None] + depth[None, :]
+        weight_tile = weight + weight_rows[None, :] + depth[:, None]
     logits = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
     for start in range(0, width, DEPTH):
-        if EVEN:
+        if TMA:
+            left, right = x.load([row, start]), tl.trans(weight.load([column, start]))
+        elif EVEN:
             left = tl.load(x_tile + start)
             right = tl.load(weight_tile + start)
         else:
@@ -76,7 +84,7 @@ def update(logits, top, total):
 def token_factors(statistics, targets, rows, token_count, ignore_index):
     """Largest logit, factor of exp(logit - largest) in the gradient, and target; 0 and -1 for tokens that do not count.
 
-    Rows past the last have the last one's largest logit, which belongs to what logits_tile gives for them.
+    Rows past the last have the last one's largest logit, which belongs to what logits_tile copies for them.
     """
     clamped = tl.minimum(rows, token_count - 1)
     top = tl.load(statistics + clamped)
@@ -110,6 +118,8 @@ def statistics_kernel(
     weight_stride,
     row_tiles,
     splits,
+    start,
+    FIRST: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -118,18 +128,24 @@ def statistics_kernel(
 ):
     # Neighbours share columns, whose weights then come from the cache.
     split = tl.program_id(0) // row_tiles
-    rows = tl.program_id(0) % row_tiles * ROWS + tl.arange(0, ROWS)
-    target = tl.load(targets + rows, mask=rows < token_count, other=-1).to(tl.int32)
+    row = tl.program_id(0) % row_tiles * ROWS
+    rows = row + tl.arange(0, ROWS)
+    target = tl.load(targets + rows, mask=rows < token_count, other=-1).to(tl.int32) - start
     tiles = tl.cdiv(vocab_size, COLUMNS)
     first, last = split * tiles // splits, (split + 1) * tiles // splits
-    top = tl.full((ROWS,), LOWEST, dtype=tl.float32)
-    total = tl.zeros((ROWS,), dtype=tl.float32)
+    if FIRST:
+        top = tl.full((ROWS,), LOWEST, dtype=tl.float32)
+        total = tl.zeros((ROWS,), dtype=tl.float32)
+    else:
+        before = partial + split.to(tl.int64) * token_count + rows
+        top = tl.load(before, mask=rows < token_count, other=0.0)
+        total = tl.load(before + splits * token_count, mask=rows < token_count, other=1.0)
     found = tl.zeros((ROWS,), dtype=tl.float32)
     for tile in range(first, last):
         columns = tile * COLUMNS + tl.arange(0, COLUMNS)
         logits = logits_tile(
-            x, weight, bias, rows, columns, token_count, vocab_size, width, x_stride, weight_stride,
-            HAS_BIAS, ROWS, COLUMNS, DEPTH, EVEN,
+            x, weight, bias, row, tile * COLUMNS, token_count, vocab_size, width, x_stride, weight_stride,
+            HAS_BIAS, ROWS, COLUMNS, DEPTH, EVEN, False,
         )  # fmt: skip
         if (tile + 1) * COLUMNS > vocab_size:
             logits = tl.where((columns < vocab_size)[None, :], logits, float("-inf"))
@@ -223,15 +239,19 @@ def launch_statistics(
     partial: Tensor,
     picked: Tensor,
     tiles: Tiles,
+    start: int = 0,
 ) -> None:
-    """Fills the statistics (2, splits, tokens) of each split of the vocabulary, and the targets' logits."""
+    """Fills the statistics (2, splits, tokens) of each split of the vocabulary, and the targets' logits.
+
+    Of a vocabulary in blocks, weight holds the rows from start, and their logits are taken into what is there.
+    """
     (tokens, width), splits = x.shape, partial.shape[1]
     row_tiles = triton.cdiv(tokens, tiles.rows)
     with torch.cuda.device_of(x):
         statistics_kernel[(row_tiles * splits,)](
             x, weight, bias, targets, partial, picked,
-            tokens, weight.shape[0], width, x.stride(0), weight.stride(0), row_tiles, splits,
-            HAS_BIAS=bias is not None, ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
+            tokens, weight.shape[0], width, x.stride(0), weight.stride(0), row_tiles, splits, start,
+            FIRST=start == 0, HAS_BIAS=bias is not None, ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
             EVEN=width % tiles.depth == 0, num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
 

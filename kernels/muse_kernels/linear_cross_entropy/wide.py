@@ -32,14 +32,15 @@ def gradients(operands: Operands, saved: Saved, loss: Loss, needs: tuple[bool, .
     )
     scratch = x.new_empty(elements)
     lower = None if grad_x is None or len(plan) == 1 else grad_x.new_empty(grad_x.shape, dtype=torch.uint8)
-    for block in plan:
-        part, columns = slice(block.start, block.stop), block.stop - block.start
-        grad_logits = _place(block, scratch, grad_weight, tokens)
-        _logits_gradient(operands, saved, block, grad_logits, grad_bias, loss)
-        if grad_weight is not None:
-            torch.mm(grad_logits[:, :columns].transpose(0, 1), x, out=grad_weight[part])
+    for step in plan:
+        places = [_place(block, scratch, grad_weight, tokens) for block in step]
+        for block, grad_logits in zip(step, places, strict=True):
+            _logits_gradient(operands, saved, block, grad_logits, grad_bias, loss)
+            if grad_weight is not None:
+                torch.mm(grad_logits.transpose(0, 1), x, out=grad_weight[block.start : block.stop])
         if grad_x is not None:
-            _add_product(grad_logits[:, :columns], weight[part], grad_x, lower, block is plan[0], block is plan[-1])
+            rows = weight[step[0].start : step[-1].stop]
+            _add_product(places, rows, grad_x, lower, step is plan[0], step is plan[-1])
     return grad_x, grad_weight, grad_bias
 
 
@@ -76,39 +77,44 @@ def library_gradients(operands: Operands, saved: Saved, loss: Loss, needs: tuple
 
 
 def _place(block: Block, scratch: Tensor, grad_weight: Tensor | None, tokens: int) -> Tensor:
-    """(tokens, stride): where a block's logits lie; the rows' first elements are aligned to 128 bytes."""
-    elements = tokens * block.stride
-    if not block.in_gradient or grad_weight is None:
-        return scratch[:elements].view(tokens, block.stride)
-    unwritten = grad_weight.view(-1)
-    start = (unwritten.numel() - elements) // blocks.GRAIN * blocks.GRAIN
-    return unwritten[start : start + elements].view(tokens, block.stride)
+    """(tokens, columns): where a block's logits lie; the rows' first elements are aligned to 128 bytes."""
+    elements, store, start = tokens * block.stride, scratch, 0
+    if block.in_gradient and grad_weight is not None:
+        store = grad_weight.view(-1)
+        start = (store.numel() - elements) // blocks.GRAIN * blocks.GRAIN
+    return store[start : start + elements].view(tokens, block.stride)[:, : block.stop - block.start]
 
 
 def _logits_gradient(
     operands: Operands, saved: Saved, block: Block, grad_logits: Tensor, grad_bias: Tensor | None, loss: Loss
 ) -> None:
+    """Fills a block's gradient; where a bias has one too, in parts, so that sums over tiles of tokens stay small."""
     x, weight, _ = operands
-    tiles, columns = blocks.product_tiles(x, weight.shape[0]), block.stop - block.start
-    sums = None
+    tiles = blocks.product_tiles(x, weight.shape[0])
+    row_tiles, columns, sums = -(-x.shape[0] // tiles.rows), grad_logits.shape[1], None
     if grad_bias is not None:
-        sums = x.new_empty(-(-x.shape[0] // tiles.rows), columns, dtype=torch.float32)
+        columns = min(columns, blocks.summed_columns(row_tiles))
+        sums = x.new_empty(columns * row_tiles, dtype=torch.float32)
     if launches(grad_logits):
         from muse_kernels.linear_cross_entropy.wide_kernel import launch_logits_gradient
+        from muse_kernels.partials import sum_partials
 
-        launch_logits_gradient(operands, saved, block, grad_logits, sums, loss, tiles)
-        if sums is not None and grad_bias is not None:
-            from muse_kernels.partials import sum_partials
+        for places in slices(grad_logits.shape[1], columns):
+            part = Block(block.start + places.start, block.start + places.stop, block.in_gradient)
+            shares = None if sums is None else sums[: row_tiles * (part.stop - part.start)].view(row_tiles, -1)
+            launch_logits_gradient(operands, saved, part, grad_logits[:, places], shares, loss, tiles)
+            if shares is not None and grad_bias is not None:
+                sum_partials(shares, grad_bias[part.start : part.stop])
 
-            sum_partials(sums, grad_bias[block.start : block.stop])
 
-
-def _add_product(left: Tensor, right: Tensor, total: Tensor, lower: Tensor | None, first: bool, last: bool) -> None:
+def _add_product(
+    lefts: list[Tensor], right: Tensor, total: Tensor, lower: Tensor | None, first: bool, last: bool
+) -> None:
     if launches(total):
         from muse_kernels.linear_cross_entropy.wide_kernel import launch_add_product
 
-        tiles = blocks.product_tiles(left, total.shape[1])
-        launch_add_product(left, right, total, lower, tiles, first=first, last=last)
+        tiles, (left, *rest) = blocks.sum_tiles(total, right.shape[0]), lefts
+        launch_add_product(left, right, total, lower, tiles, first=first, last=last, rest=next(iter(rest), None))
 
 
 def _library_blocks(operands: Operands) -> Iterator[tuple[slice, Tensor]]:

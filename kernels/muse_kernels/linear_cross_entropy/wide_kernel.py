@@ -3,14 +3,19 @@
 A 16-bit gradient of x is summed in 24 bits: the upper 16 of a float32 lie where the result will, the next 8 beside it.
 Each product adds to it from a float32 accumulator, and what rounding 16 significant bits loses is far below the last
 place of the result.
+
+Where the GPU has a copy engine for tiles (TMA), both factors of a product come to the kernels as descriptors.
 """
+
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from muse_kernels.linear_cross_entropy.blocks import Block, Tiles
+from muse_kernels.linear_cross_entropy.blocks import Block, Tiles, takes_descriptors
 from muse_kernels.linear_cross_entropy.kernel import LOWEST, logits_tile, loss_scale, narrowed, token_factors, update
 from muse_kernels.linear_cross_entropy.softmax import Loss
 from muse_kernels.products import dot
@@ -44,14 +49,15 @@ def logits_gradient_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     EVEN: tl.constexpr,
+    TMA: tl.constexpr,
 ):
     row_tile, column_tile = tl.program_id(0) % row_tiles, tl.program_id(0) // row_tiles
     rows = row_tile * ROWS + tl.arange(0, ROWS)
     places = column_tile * COLUMNS + tl.arange(0, COLUMNS)
     columns = start + places
     logits = logits_tile(
-        x, weight, bias, rows, columns, token_count, vocab_size, width, x_stride, weight_stride,
-        HAS_BIAS, ROWS, COLUMNS, DEPTH, EVEN,
+        x, weight, bias, row_tile * ROWS, start + column_tile * COLUMNS, token_count, vocab_size, width,
+        x_stride, weight_stride, HAS_BIAS, ROWS, COLUMNS, DEPTH, EVEN, TMA,
     )  # fmt: skip
     top, factor, target = token_factors(statistics, targets, rows, token_count, ignore_index)
     scale = loss_scale(grad, count, MEAN)
@@ -61,47 +67,91 @@ def logits_gradient_kernel(
     place = rows.to(tl.int64)[:, None] * grad_stride + places[None, :]
     tl.store(grad_logits + place, narrowed(gradient, grad_logits.dtype.element_ty), mask=mask)
     if SUMS:
+        # Logits of zeros, past the last token, may be infinitely above its largest one: inf * 0.
+        gradient = tl.where((rows < token_count)[:, None], gradient, 0.0)
         sums = column_sums + row_tile.to(tl.int64) * (stop - start) + places
         tl.store(sums, tl.sum(gradient, 0), mask=columns < stop)
 
 
 @triton.jit
-def add_product_kernel(
+def add_tiles(
+    total,
     left,
     right,
-    out,
-    upper,
-    lower,
+    row,
+    column,
+    skipped,
     row_count,
     depth_count,
     column_count,
     left_stride,
     right_stride,
-    column_tiles,
-    FIRST: tl.constexpr,
-    LAST: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     EVEN: tl.constexpr,
+    TMA: tl.constexpr,
 ):
-    # Neighbours share rows of the left factor, which is the larger one.
-    rows = tl.program_id(0) // column_tiles * ROWS + tl.arange(0, ROWS)
-    columns = tl.program_id(0) % column_tiles * COLUMNS + tl.arange(0, COLUMNS)
-    depth = tl.arange(0, DEPTH)
-    left_tile = left + tl.minimum(rows, row_count - 1).to(tl.int64)[:, None] * left_stride + depth[None, :]
-    right_tile = right + depth.to(tl.int64)[:, None] * right_stride + columns[None, :]
-    inside = (columns < column_count)[None, :]
-    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    """total + left @ right, for the tile at row and column, from the row of right that follows those skipped."""
+    if not TMA:
+        depth = tl.arange(0, DEPTH)
+        rows, columns = row + tl.arange(0, ROWS), column + tl.arange(0, COLUMNS)
+        left_tile = left + tl.minimum(rows, row_count - 1).to(tl.int64)[:, None] * left_stride + depth[None, :]
+        right_tile = right + (skipped + depth).to(tl.int64)[:, None] * right_stride + columns[None, :]
+        inside = (columns < column_count)[None, :]
     for start in range(0, depth_count, DEPTH):
-        if EVEN:
+        if TMA:  # of left, zeros past depth_count
+            a, b = left.load([row, start]), right.load([skipped + start, column])
+        elif EVEN:
             a, b = tl.load(left_tile), tl.load(right_tile, mask=inside, other=0.0)
         else:
             a = tl.load(left_tile, mask=(start + depth)[None, :] < depth_count, other=0.0)
             b = tl.load(right_tile, mask=inside & ((start + depth)[:, None] < depth_count), other=0.0)
         total = dot(a, b, total)
-        left_tile += DEPTH
-        right_tile += DEPTH * right_stride
+        if not TMA:
+            left_tile += DEPTH
+            right_tile += DEPTH * right_stride
+    return total
+
+
+@triton.jit
+def add_product_kernel(
+    left,
+    rest,
+    right,
+    out,
+    upper,
+    lower,
+    row_count,
+    left_count,
+    rest_count,
+    column_count,
+    left_stride,
+    rest_stride,
+    right_stride,
+    column_tiles,
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
+    REST: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    EVEN: tl.constexpr,
+    TMA: tl.constexpr,
+):
+    # Neighbours share rows of the left factor, which is the larger one.
+    row, column = tl.program_id(0) // column_tiles * ROWS, tl.program_id(0) % column_tiles * COLUMNS
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    total = add_tiles(
+        total, left, right, row, column, 0, row_count, left_count, column_count, left_stride, right_stride,
+        ROWS, COLUMNS, DEPTH, EVEN, TMA,
+    )  # fmt: skip
+    if REST:
+        total = add_tiles(
+            total, rest, right, row, column, left_count, row_count, rest_count, column_count, rest_stride, right_stride,
+            ROWS, COLUMNS, DEPTH, EVEN, TMA,
+        )  # fmt: skip
+    rows, columns = row + tl.arange(0, ROWS), column + tl.arange(0, COLUMNS)
     place = rows.to(tl.int64)[:, None] * column_count + columns[None, :]
     mask = (rows < row_count)[:, None] & (columns < column_count)[None, :]
     if not FIRST:
@@ -192,29 +242,48 @@ def launch_logits_gradient(
 ) -> None:
     """Fills a block's (tokens, columns) of gradient, and for a bias its sums over each tile of rows."""
     x, weight, bias = operands
-    row_tiles = triton.cdiv(x.shape[0], tiles.rows)
+    row_tiles, tma = triton.cdiv(x.shape[0], tiles.rows), takes_descriptors(x, weight)
+    factors: tuple[Any, Any] = x, weight
+    if tma:
+        factors = _descriptor(x, tiles.rows, tiles.depth), _descriptor(weight, tiles.columns, tiles.depth)
     with torch.cuda.device_of(x):
         logits_gradient_kernel[(row_tiles * triton.cdiv(block.stop - block.start, tiles.columns),)](
-            x, weight, bias, *saved, grad_logits, column_sums, x.shape[0], *weight.shape,
+            *factors, bias, *saved, grad_logits, column_sums, x.shape[0], *weight.shape,
             x.stride(0), weight.stride(0), grad_logits.stride(0), block.start, block.stop, row_tiles,
             loss.ignore_index,
             HAS_BIAS=bias is not None, SUMS=column_sums is not None, MEAN=loss.reduction == "mean",
-            ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth, EVEN=x.shape[1] % tiles.depth == 0,
+            ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth, EVEN=x.shape[1] % tiles.depth == 0, TMA=tma,
             num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
 
 
 def launch_add_product(
-    left: Tensor, right: Tensor, out: Tensor, lower: Tensor | None, tiles: Tiles, *, first: bool, last: bool
+    left: Tensor,
+    right: Tensor,
+    out: Tensor,
+    lower: Tensor | None,
+    tiles: Tiles,
+    *,
+    first: bool,
+    last: bool,
+    rest: Tensor | None = None,
 ) -> None:
-    """out += left @ right, in the 24 bits of out and lower until the last product."""
+    """out += left @ right, in the 24 bits of out and lower until the last product; left's columns go on in the rest."""
     (rows, depth), columns = left.shape, right.shape[1]
+    lefts = [left] if rest is None else [left, rest]
+    tma, even = takes_descriptors(*lefts, right), all(part.shape[1] % tiles.depth == 0 for part in lefts)
+    factors: list[Any] = [left, rest, right]
+    if tma:
+        factors = [None if part is None else _descriptor(part, tiles.rows, tiles.depth) for part in (left, rest)]
+        factors += [_descriptor(right, tiles.depth, tiles.columns)]
+    rest_count, rest_stride = (0, 0) if rest is None else (rest.shape[1], rest.stride(0))
     column_tiles = triton.cdiv(columns, tiles.columns)
     with torch.cuda.device_of(left):
         add_product_kernel[(triton.cdiv(rows, tiles.rows) * column_tiles,)](
-            left, right, out, None if lower is None else out.view(torch.int16), lower,
-            rows, depth, columns, left.stride(0), right.stride(0), column_tiles, FIRST=first, LAST=last,
-            ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth, EVEN=depth % tiles.depth == 0,
+            *factors, out, None if lower is None else out.view(torch.int16), lower,
+            rows, depth, rest_count, columns, left.stride(0), rest_stride, right.stride(0), column_tiles,
+            FIRST=first, LAST=last, REST=rest is not None,
+            ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth, EVEN=even, TMA=tma,
             num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
 
@@ -240,3 +309,8 @@ def launch_block_gradient(logits: Tensor, saved: tuple[Tensor, Tensor, Tensor, T
             logits, *saved, tokens, logits.stride(0), start, start + columns, row_tiles,
             loss.ignore_index, MEAN=loss.reduction == "mean", ROWS=8, COLUMNS=256, num_warps=4,
         )  # fmt: skip
+
+
+def _descriptor(matrix: Tensor, rows: int, columns: int) -> Any:
+    """What the copy engine fetches tiles of the matrix by."""
+    return TensorDescriptor.from_tensor(matrix, [rows, columns])

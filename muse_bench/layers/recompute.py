@@ -1,0 +1,121 @@
+"""A part of the model run without keeping anything for backward but its input, there or in host memory.
+
+Backward runs the part again, a few sequences at a time, and calls back once its parameters have their gradients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
+
+from muse_kernels.chunks import slices
+
+Part = Callable[[Tensor], Tensor]
+
+
+class HostStore:
+    """Places in pinned host memory for the inputs of the parts, one for each, kept from step to step.
+
+    Copies run on the current stream, so what they read or write needs no event. On `meta` nothing is kept.
+    """
+
+    def __init__(self) -> None:
+        self._places: dict[int, Tensor] = {}
+
+    @property
+    def host_bytes(self) -> int:
+        """Host memory held."""
+        return sum(place.numel() * place.element_size() for place in self._places.values())
+
+    def put(self, index: int, x: Tensor) -> None:
+        """Copies x to the place of this index."""
+        if x.device.type == "meta":
+            return
+        place = self._places.get(index)
+        if place is None or place.shape != x.shape or place.dtype != x.dtype:
+            place = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda)
+            self._places[index] = place
+        place.copy_(x, non_blocking=True)
+
+    def get(self, index: int, rows: slice, like: Tensor) -> Tensor:
+        """These rows of what was put there, on the device, in the shape and dtype of `like`."""
+        x = torch.empty_like(like)
+        if x.device.type != "meta":
+            x.copy_(self._places[index][rows], non_blocking=True)
+        return x
+
+
+class Recomputed(torch.autograd.Function):
+    """x + part(x) for x (batch, ...), `rows` sequences at a time; saves x, or has the store keep it.
+
+    The part's parameters get their gradients inside backward; `done` is called after. The gradient of x is added to
+    that of the result, which nothing but the next part may have.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, part: Part, rows: int, store: HostStore | None, index: int, done: Callable[[], None] | None
+    ) -> Tensor:
+        y = torch.empty_like(x)
+        for some in slices(len(x), rows):
+            torch.add(x[some], part(x[some]), out=y[some])
+        ctx.part, ctx.rows, ctx.store, ctx.index, ctx.done = part, rows, store, index, done
+        if store is None:
+            ctx.save_for_backward(x)
+        else:
+            store.put(index, x)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kept = None if ctx.store is not None else ctx.saved_tensors[0]
+        grad = grad.contiguous()
+        for some in slices(len(grad), min(ctx.rows, len(grad))):
+            x = ctx.store.get(ctx.index, some, grad[some]) if kept is None else kept[some].detach()
+            grad[some] += _gradient(ctx.part, x, grad[some])
+            del x
+        if ctx.done is not None:
+            ctx.done()
+        return grad, None, None, None, None, None
+
+
+class _Light(torch.autograd.Function):
+    """function(*inputs), of which backward keeps the inputs only."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        ctx.function = function
+        ctx.save_for_backward(*inputs)
+        return function(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[1:]
+        leaves = [x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, needed, strict=True)]
+        with torch.enable_grad():
+            y = ctx.function(*leaves)
+        found = iter(torch.autograd.grad(y, [leaf for leaf in leaves if leaf.requires_grad], grad))
+        return None, *(next(found) if need else None for need in needed)
+
+
+def light(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """function(*inputs), run again in backward: nothing between its inputs and its output is kept."""
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return _Light.apply(function, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _gradient(part: Part, x: Tensor, grad: Tensor) -> Tensor:
+    leaf = x.requires_grad_()
+    with torch.enable_grad():
+        y = part(leaf)
+    root = get_gradient_edge(y)
+    del y  # its memory: only its place in the graph is needed
+    torch.autograd.backward(root, grad)
+    assert leaf.grad is not None
+    return leaf.grad
