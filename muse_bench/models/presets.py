@@ -129,7 +129,7 @@ PRESETS: dict[str, Preset] = {
         micro_batch=1,
     ),
     "muse": Preset(
-        "past 95 %: matrix-state AR-SSM, HTT beside the head's rows, 8-bit Muon, bf16, updated in backward, one CUDA graph",
+        "past 95 %: matrix-state AR-SSM, HTT beside the head's rows, 8-bit Muon in backward, bf16, one CUDA graph",
         {
             "embedding": "hybrid",
             "embedding_rank": 32,
