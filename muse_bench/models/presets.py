@@ -14,14 +14,16 @@ from muse_bench.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A rank that is a share of d_model: max(d_model // divisor, minimum)."""
+    """A rank that is a share of d_model: d_model // divisor, a whole multiple where it is large enough, at least minimum."""
 
     divisor: int
     minimum: int = 1
+    multiple: int = 1
 
     def of(self, d_model: int) -> int:
         """The rank at this width."""
-        return max(d_model // self.divisor, self.minimum)
+        share = d_model // self.divisor
+        return max(share // self.multiple * self.multiple or share, self.minimum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ PRESETS: dict[str, Preset] = {
             "ffn_rank": Share(4),
             "norm": "rms-norm",
             "head": "low-rank",
-            "head_rank": Share(5),
+            "head_rank": Share(5, multiple=32),
             "loss": "fused",
             "checkpointing": "sublayers",
             "checkpoint_rows": 1,
