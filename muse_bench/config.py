@@ -98,7 +98,7 @@ class ModelConfig:
     head_bias: bool = False
     loss: Loss = "plain"
     checkpointing: Checkpointing = "none"
-    checkpoint_rows: int | None = None
+    checkpoint_parts: int = 1
     offload: bool = False
     int8_inference: bool = False
 
@@ -113,6 +113,7 @@ class ModelConfig:
             )
         if self.embedding == "hybrid" and self.head != "low-rank":
             raise UsageError(f"embedding 'hybrid' shares the rows of a low-rank head, and the head is '{self.head}'")
+        _require_positive(self, "checkpoint_parts")
         if self.mixer == "matrix-ar-ssm":
             _require_matrix_heads(self)
         if not 0 <= self.dropout < 1:
@@ -165,7 +166,7 @@ class Case:
             raise UsageError("autocast 'fp32' is no autocast: choose fp16 or bf16, or leave it out")
         if self.update == "in-backward" and self.micro_batch is not None and self.micro_batch < self.batch:
             raise UsageError(
-                f"micro-batch {self.micro_batch} with an update in backward would update after each: leave one of them out"
+                f"micro-batch {self.micro_batch} with an update in backward would update after each: leave one out"
             )
         if self.warmup_steps < 0:
             raise UsageError(f"warm-up steps {self.warmup_steps} is negative: use 0 or more")

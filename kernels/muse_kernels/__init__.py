@@ -5,6 +5,7 @@ The memory that a docstring states is in bytes; it leaves out vectors of one num
 
 from muse_kernels.causal_convolution import causal_convolution
 from muse_kernels.diagonal_scan import diagonal_scan
+from muse_kernels.discretise import discretise
 from muse_kernels.gated_rms_norm import gated_rms_norm
 from muse_kernels.gated_scan import gated_scan
 from muse_kernels.implementation import Implementation
@@ -21,6 +22,7 @@ __all__ = [
     "Implementation",
     "causal_convolution",
     "diagonal_scan",
+    "discretise",
     "gated_rms_norm",
     "gated_scan",
     "int8_linear",

@@ -19,7 +19,7 @@ from muse_bench.cli.training import ReferenceSizes, TextOptions, TrainingOptions
 from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.quality.corpus import Corpus, Document, Say, build_corpus
-from muse_bench.quality.record import CorpusFacts, QualityRun, TokenizerFacts, read_quality_file
+from muse_bench.quality.record import CorpusFacts, QualityRun, TokenizerFacts, merged, read_quality_file
 from muse_bench.quality.runner import Plan, QualityRunner
 from muse_bench.quality.sources import PYTHON, hub_dataset, installed_python, text_files
 from muse_bench.quality.tokens import TokenFiles, cache_folder, check_vocabulary, prepare_tokens
@@ -61,7 +61,7 @@ def quality(
     formats = _formats(baseline)
     outputs = Outputs(output or (), formats)
     if saved:
-        return _show([_read(path) for path in saved], outputs, baseline)
+        return _show(merged([_read(path) for path in saved]), outputs, baseline)
     plan = build_plan(sizes, text, training, models)
     choose_baseline([case.model for case in plan.cases], baseline)
     check_vocabulary(sizes.vocab)

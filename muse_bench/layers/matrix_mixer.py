@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from muse_bench.layers.recompute import light
-from muse_kernels import causal_convolution, gated_rms_norm, semiseparable_mix
+from muse_kernels import causal_convolution, discretise, gated_rms_norm, semiseparable_mix
 from muse_kernels.precision import accumulation_dtype
 
 CONVOLUTION_WIDTH = 4
@@ -67,10 +67,7 @@ class MatrixMixer(nn.Module):
         q, k, v = mixed.split((self.keys, self.keys, self.width), dim=-1)
         q, k = (part.unflatten(-1, (self.query_heads, self.state_size)) for part in (q, k))
         v = v.unflatten(-1, (self.heads, -1))
-        wide = accumulation_dtype(x.dtype)
-        step = functional.softplus(steps.to(wide) + self.step_bias.to(wide))
-        log_decay = step * -torch.exp(self.rate_log.to(wide))
-        taken = v * step.to(v.dtype).unsqueeze(-1)
+        log_decay, taken = discretise(v, steps, self.step_bias, self.rate_log)
         if state is None:
             read = semiseparable_mix(q, k, taken, log_decay)
         else:

@@ -171,6 +171,7 @@ def build_mixer(config: ModelConfig) -> Mixer:
         return Attention(config.d_model, config.n_heads, config.dropout)
     assert config.mixer_rank is not None  # the config validates it
     if config.mixer == "matrix-ar-ssm":
-        assert config.state_size is not None and config.query_heads is not None
+        assert config.state_size is not None
+        assert config.query_heads is not None
         return MatrixMixer(config.d_model, config.mixer_rank, config.n_heads, config.state_size, config.query_heads)
     return SemiseparableMixer(config.d_model, config.mixer_rank, decay=config.decay, gate=config.gate)

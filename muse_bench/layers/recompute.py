@@ -48,12 +48,20 @@ class HostStore:
         return x
 
 
-class Recomputed(torch.autograd.Function):
-    """x + part(x) for x (batch, ...), `rows` sequences at a time; saves x, or has the store keep it.
+def recomputed(
+    x: Tensor, part: Part, rows: int, store: HostStore | None, index: int, done: Callable[[], None] | None
+) -> Tensor:
+    """x + part(x) for x (batch, ...), `rows` sequences at a time, forwards and backwards.
 
-    The part's parameters get their gradients inside backward; `done` is called after. The gradient of x is added to
-    that of the result, which nothing but the next part may have.
+    Keeps x, or has the store keep it in the place of this index. The part's parameters get their gradients inside
+    backward; `done` is called after. The gradient of x is added to that of the result, in its memory: only the next
+    part may have used the result.
     """
+    return Recomputed.apply(x, part, rows, store, index, done)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class Recomputed(torch.autograd.Function):
+    """Of `recomputed`; saves x where there is no store."""
 
     @staticmethod
     def forward(

@@ -11,9 +11,10 @@ from muse_bench.config import ModelConfig
 from muse_bench.layers.embedding import INITIAL_STD, HybridEmbedding, build_embedding
 from muse_bench.layers.ffn import EXPANSION, build_ffn
 from muse_bench.layers.head import Head, LowRankHead, build_head, plain_loss
-from muse_bench.layers.mixer import Attention, MatrixMixer, SemiseparableMixer, State, build_mixer
+from muse_bench.layers.matrix_mixer import MatrixMixer
+from muse_bench.layers.mixer import Attention, SemiseparableMixer, State, build_mixer
 from muse_bench.layers.norm import build_norm
-from muse_bench.layers.recompute import HostStore, Recomputed
+from muse_bench.layers.recompute import HostStore, recomputed
 from muse_kernels.precision import accumulation_dtype
 
 
@@ -152,10 +153,10 @@ class LanguageModel(nn.Module):
 
     def _run_sublayers(self, block: nn.Module, x: Tensor) -> Tensor:
         assert isinstance(block, Block)
-        rows = self.config.checkpoint_rows or len(x)
+        rows = -(-len(x) // self.config.checkpoint_parts)
         for part in block.sublayers():
             index, self._parts = self._parts, self._parts + 1
-            x = Recomputed.apply(x, part, rows, self._store, index, self.on_gradients)
+            x = recomputed(x, part, rows, self._store, index, self.on_gradients)
         return x
 
     def _initialise(self) -> None:

@@ -14,7 +14,7 @@ from muse_bench.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A rank that is a share of d_model: d_model // divisor, a whole multiple where it is large enough, at least minimum."""
+    """A rank that is a share of d_model: d_model // divisor, rounded down to a multiple, and at least the minimum."""
 
     divisor: int
     minimum: int = 1
@@ -135,9 +135,10 @@ PRESETS: dict[str, Preset] = {
         {
             "embedding": "hybrid",
             "embedding_rank": 32,
+            "n_heads": Share(128),
             "mixer": "matrix-ar-ssm",
             "mixer_rank": Share(2),
-            "state_size": 64,
+            "state_size": 32,
             "query_heads": 1,
             "ffn": "low-rank",
             "ffn_rank": Share(4),
@@ -146,7 +147,7 @@ PRESETS: dict[str, Preset] = {
             "head_rank": Share(5, multiple=32),
             "loss": "fused",
             "checkpointing": "sublayers",
-            "checkpoint_rows": 1,
+            "checkpoint_parts": 2,
             "offload": True,
         },
         dtype="bf16",

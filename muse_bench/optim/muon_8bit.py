@@ -7,14 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from muse_kernels.moment_8bit import direction_8bit, factored_step_8bit_, mean_squares, new_moment, rounded_step_
+from muse_kernels.moment_8bit import (
+    FactoredState,
+    Rates,
+    SmallState,
+    combine_,
+    direction_8bit_,
+    factored_step_8bit_,
+    new_moment,
+    rounded_step_,
+    small_step_,
+)
 
 LEAST_SIDE, MOST_ASPECT = 16, 16
+SMALL = 4096  # values of a parameter whose moments are not worth compressing
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 RMS_OF_ADAM = 0.2
 EPSILON = 1e-8
-SEED_STRIDE = 1_000_003  # between parameters, so that no two draw the same random bits for many steps
 
 
 class Muon8bit(torch.optim.Optimizer):
@@ -22,11 +32,11 @@ class Muon8bit(torch.optim.Optimizer):
 
     A matrix (both sides at least 16, one at most 16 times the other) moves by lr * 0.2 * sqrt(longer side) times the
     orthogonal factor of its momentum, so that one rate suits it and the rest. Other tensors move by lr times momentum /
-    root of the second moment, which is kept by row and column. The first moment is kept as signed steps of the largest
-    value in each block of 256. Weights in bfloat16 are rounded up or down at random, so that small updates count on
-    average.
-    Everything it counts lies on the device: a step can be captured in a CUDA graph. Scratch of a step: two bfloat16
-    copies of a matrix and two of its Gram matrix.
+    root of the second moment, which is kept by row and column; up to 4,096 values, moments are kept as they are. The
+    first moment is kept as signed steps of the largest value in each block of 256. Weights in bfloat16 are rounded up
+    or down at random, so that small updates count on average.
+    Everything it counts lies on the device: a step can be captured in a CUDA graph. Scratch of a step: three bfloat16
+    copies of a matrix and one of its Gram matrix.
     Source: Jordan et al. 2024 (Muon); Liu et al. 2025, arXiv:2502.16982 (its scale); Shazeer and Stern 2018,
     arXiv:1804.04235 (factored moments); Dettmers et al. 2022, arXiv:2110.02861 (8-bit state).
     """
@@ -50,15 +60,17 @@ class Muon8bit(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
+            given = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not given:
+                continue
+            lr = group["lr"]
+            lr = lr if isinstance(lr, Tensor) else torch.full((), lr, device=given[0].device)
+            for parameter in given:
                 state = self.state[parameter]
                 if not state:
-                    state.update(_new_state(parameter, SEED_STRIDE * len(self.state)))
-                state["seed"] += 1
-                move = _move_matrix if is_matrix(parameter) else _move_other
-                move(parameter, parameter.grad.contiguous(), state, group)
+                    state.update(_new_state(parameter))
+                    state["salt"] = len(self.state)
+                _move(parameter, state, lr, group)
         return loss
 
 
@@ -70,68 +82,49 @@ def is_matrix(parameter: Tensor) -> bool:
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """About U V^T of the matrix U S V^T, by five steps of a quintic Newton-Schulz iteration; overwrites the matrix."""
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.t() if tall else matrix
-    x /= x.norm() + EPSILON  # in place
-    a, b, c = NEWTON_SCHULZ
+    x = matrix.div_(torch.linalg.vector_norm(matrix).add_(EPSILON))
+    wide = x.shape[0] <= x.shape[1]
     for _ in range(ITERATIONS):
-        gram = x @ x.t()
-        gram = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.addmm(x, gram, x, beta=a)
-    return x.t() if tall else x
+        gram = x @ x.t() if wide else x.t() @ x
+        once = gram @ x if wide else x @ gram
+        twice = gram @ once if wide else once @ gram
+        combine_(x, once, twice, NEWTON_SCHULZ)
+    return x
 
 
-def _new_state(parameter: Tensor, seed: int) -> dict[str, Tensor]:
-    steps, scale = new_moment(parameter)
+def _new_state(parameter: Tensor) -> dict[str, Any]:
     device = parameter.device
-    state = {"first": steps, "first_scale": scale, "seed": torch.full((), seed, dtype=torch.int64, device=device)}
+    count = torch.zeros((), dtype=torch.int64, device=device)
+    if not is_matrix(parameter) and parameter.numel() <= SMALL:
+        first, second = (torch.zeros(parameter.shape, device=device) for _ in range(2))
+        return {"first": first, "second": second, "count": count}
+    steps, scale = new_moment(parameter)
+    state = {"first": steps, "first_scale": scale, "count": count}
     if not is_matrix(parameter):
-        rows, columns = _shape(parameter)
-        state["count"] = torch.zeros((), device=device)
-        state["second_rows"] = torch.zeros(rows, device=device)
-        state["second_columns"] = torch.zeros(columns, device=device)
+        state["second_rows"] = torch.zeros(parameter.shape[0], device=device)
+        state["second_columns"] = torch.zeros(parameter[0].numel(), device=device)
     return state
 
 
-def _move_matrix(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    moment = state["first"], state["first_scale"]
-    direction = torch.empty_like(gradient, dtype=torch.bfloat16)
-    update = orthogonal(direction_8bit(moment, gradient, momentum=group["momentum"], out=direction))
-    del direction
-    rate = _scalar(group["lr"], parameter)
-    scale = RMS_OF_ADAM * math.sqrt(max(parameter.shape))
-    decay = rate * group["weight_decay"]
-    rounded_step_(parameter.data, update, rate=rate * scale, decay=decay, seed=state["seed"])
-
-
-def _move_other(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    beta1, beta2 = group["momentum"], group["beta2"]
-    count, by_row, by_column = state["count"], state["second_rows"], state["second_columns"]
-    rows = gradient.view(len(by_row), len(by_column))
-    count += 1
-    for kept, found in zip((by_row, by_column), mean_squares(rows), strict=True):
-        kept.lerp_(found, 1 - beta2)
-    mean = by_row.mean().clamp_min_(EPSILON**2)
-    corrected = (1 - beta2**count) / (1 - beta1**count).square()
-    row_factor = (by_row / corrected).clamp_min_(EPSILON**2).rsqrt_()
-    column_factor = (by_column / mean).clamp_min_(EPSILON).rsqrt_()
-    rate = _scalar(group["lr"], parameter)
-    factored_step_8bit_(
-        parameter.data,
-        (state["first"], state["first_scale"]),
-        gradient,
-        (row_factor, column_factor),
-        momentum=beta1,
-        rate=rate,
-        decay=rate * group["weight_decay"],
-        seed=state["seed"],
+def _move(parameter: Tensor, state: dict[str, Any], lr: Tensor, group: dict[str, Any]) -> None:
+    assert parameter.grad is not None
+    gradient, data, count = parameter.grad.contiguous(), parameter.data, state["count"]
+    rates = Rates(
+        momentum=group["momentum"],
+        beta2=group["beta2"],
+        scale=RMS_OF_ADAM * math.sqrt(max(parameter.shape)) if is_matrix(parameter) else 1.0,
+        decay=group["weight_decay"],
+        salt=state["salt"],
+        epsilon=EPSILON,
     )
-
-
-def _shape(parameter: Tensor) -> tuple[int, int]:
-    """Rows and columns: the first dimension by the others; of a vector, each number has its own moment."""
-    return (parameter.shape[0], parameter[0].numel()) if parameter.dim() > 1 else (parameter.numel(), 1)
-
-
-def _scalar(value: float | Tensor, parameter: Tensor) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.full((), value, device=parameter.device)
+    if "second" in state:
+        small_step_(data, gradient, SmallState(state["first"], state["second"], count), lr=lr, rates=rates)
+        return
+    moment = state["first"], state["first_scale"]
+    if is_matrix(parameter):
+        direction = torch.empty_like(gradient, dtype=torch.bfloat16)
+        direction_8bit_(moment, gradient, count, momentum=rates.momentum, out=direction)
+        rounded_step_(data, orthogonal(direction), count, lr=lr, rates=rates)
+        return
+    factored = FactoredState(moment, state["second_rows"], state["second_columns"], count)
+    factored_step_8bit_(data, gradient, factored, lr=lr, rates=rates)

@@ -5,6 +5,7 @@ Losses are in nats a token; what could not be had is None, and a loss that is no
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -166,3 +167,19 @@ def _point(values: Any) -> tuple[int, float]:
 
 def _fields(values: dict[str, Any], indent: str) -> str:
     return ",\n".join(f"{indent}{json.dumps(name)}: {json.dumps(v, allow_nan=False)}" for name, v in values.items())
+
+
+def merged(runs: Sequence[QualityRun]) -> list[QualityRun]:
+    """Runs on the same text, tokens, torch and GPU become one, such as those of several GPUs; a row counts once, the
+    last one of its kind."""
+    groups: dict[tuple[Any, ...], list[QualityRun]] = {}
+    for run in runs:
+        environment = run.environment
+        groups.setdefault((run.corpus, run.tokenizer, environment.torch, environment.gpu), []).append(run)
+    return [_one(group) for group in groups.values()]
+
+
+def _one(runs: Sequence[QualityRun]) -> QualityRun:
+    rows = {row.identity: row for run in runs for row in run.rows}
+    commands = dict.fromkeys(run.command for run in runs if run.command)
+    return dataclasses.replace(runs[0], rows=tuple(rows.values()), command="; ".join(commands) or None)

@@ -152,7 +152,8 @@ class CapturedStep(TrainingStep):
     def _second_half(self) -> None:
         self._done += 1
         if self._graphs is not None:
-            self._graphs[1].replay()
+            if not self._in_backward:
+                self._graphs[1].replay()
             return
         with _side_stream():
             super()._second_half()
@@ -162,8 +163,9 @@ class CapturedStep(TrainingStep):
         try:
             with torch.cuda.graph(first):
                 super()._first_half()
-            with torch.cuda.graph(second, pool=first.pool()):
-                super()._second_half()
+            if not self._in_backward:  # an empty graph
+                with torch.cuda.graph(second, pool=first.pool()):
+                    super()._second_half()
         except RuntimeError as error:
             raise CannotCapture(" ".join(str(error).split())[:200]) from error
         return first, second

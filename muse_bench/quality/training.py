@@ -1,5 +1,6 @@
 """Trains one model on tokens of a file and evaluates it on those of another."""
 
+import dataclasses
 import functools
 import math
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from muse_bench.config import Case
 from muse_bench.quality.batches import read_ids, window_starts
 from muse_bench.quality.checkpoint import (
     drop_checkpoint,
@@ -47,7 +49,7 @@ def train(trial: Trial, device: torch.device, say: Say) -> dict[str, Any]:
     """
     say("building")
     torch.set_float32_matmul_precision("high" if trial.tf32 else "highest")
-    work = build_workload(trial.case, device)
+    work = build_workload(on_device(trial.case), device)
     refuse_acausal(work)
     run = _Run(trial, work, device, say)
     progress = run.go()
@@ -69,6 +71,13 @@ def train(trial: Trial, device: torch.device, say: Say) -> dict[str, Any]:
     values |= {"status": "ok"} if diverged is None else {"status": "diverged", "reason": diverged}
     drop_checkpoint(run.checkpoint)
     return values
+
+
+def on_device(case: Case) -> Case:
+    """The case with its checkpoints on the device: the same arithmetic, without the copies to the host."""
+    if case.config is None or not case.config.offload:
+        return case
+    return dataclasses.replace(case, config=dataclasses.replace(case.config, offload=False))
 
 
 class _Run:

@@ -1,57 +1,66 @@
-"""Launches of the kernels, and what they allocate; on meta nothing else happens."""
+"""The same steps by kernels: what they allocate, and their launches, none of which happens on meta."""
 
 import torch
 from torch import Tensor
 
 from muse_kernels.implementation import launches
+from muse_kernels.moment_8bit.rates import Rates
 
 MOST_PROGRAMS, ROWS = 256, 32
-Scalars = tuple[Tensor, Tensor, Tensor]
+LARGEST_SMALL = 16_384
 
 
-def launch_direction(moment: tuple[Tensor, Tensor], gradient: Tensor, momentum: float, out: Tensor) -> None:
-    """Updates the moment and fills out."""
+def direction(moment: tuple[Tensor, Tensor], gradient: Tensor, count: Tensor, momentum: float, out: Tensor) -> None:
+    """As muse_kernels.moment_8bit.direction_8bit_."""
     if launches(out):
         from muse_kernels.moment_8bit import kernel
 
-        kernel.direction(moment, gradient, momentum, out)
+        kernel.direction(moment, gradient, count, momentum, out)
 
 
-def launch_factored_step(
+def rounded_step(parameter: Tensor, update: Tensor, count: Tensor, lr: Tensor, rates: Rates) -> None:
+    """As muse_kernels.moment_8bit.rounded_step_."""
+    if launches(parameter):
+        from muse_kernels.moment_8bit import kernel
+
+        kernel.rounded_step(parameter, update, count, lr, rates)
+
+
+def factored_step(
     parameter: Tensor,
-    moment: tuple[Tensor, Tensor],
     gradient: Tensor,
-    factors: tuple[Tensor, Tensor],
-    momentum: float,
-    scalars: Scalars,
+    moment: tuple[Tensor, Tensor],
+    second: tuple[Tensor, Tensor],
+    count: Tensor,
+    lr: Tensor,
+    rates: Rates,
 ) -> None:
-    """Updates the moment and the parameter."""
+    """As muse_kernels.moment_8bit.factored_step_8bit_."""
+    rows, columns = (len(part) for part in second)
+    programs = max(1, min(MOST_PROGRAMS, -(-rows // ROWS)))
+    partial = torch.empty(programs, columns, dtype=torch.float32, device=parameter.device)
     if launches(parameter):
         from muse_kernels.moment_8bit import kernel
 
-        kernel.factored_step(parameter, moment, gradient, factors, momentum, scalars)
+        kernel.second_moments(gradient, second, count, partial, rates)
+        kernel.factored_step(parameter, gradient, moment, second, count, lr, rates)
 
 
-def launch_rounded_step(parameter: Tensor, update: Tensor, scalars: Scalars) -> None:
-    """Updates the parameter."""
+def small_step(
+    parameter: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], count: Tensor, lr: Tensor, rates: Rates
+) -> None:
+    """As muse_kernels.moment_8bit.small_step_."""
+    if parameter.numel() > LARGEST_SMALL:
+        raise ValueError(f"parameter: {parameter.numel()} values are more than one program takes, {LARGEST_SMALL}")
     if launches(parameter):
         from muse_kernels.moment_8bit import kernel
 
-        kernel.rounded_step(parameter, update, scalars)
+        kernel.small_step(parameter, gradient, moments, count, lr, rates)
 
 
-def launch_mean_squares(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean squares of rows and columns, from sums that programs leave for the columns."""
-    rows, columns = matrix.shape
-    by_row = torch.empty(rows, dtype=torch.float32, device=matrix.device)
-    by_column = torch.empty(columns, dtype=torch.float32, device=matrix.device)
-    partial = torch.empty(
-        max(1, min(MOST_PROGRAMS, -(-rows // ROWS))), columns, dtype=torch.float32, device=matrix.device
-    )
-    if launches(matrix):
+def combine(x: Tensor, y: Tensor, z: Tensor, factors: tuple[float, float, float]) -> None:
+    """As muse_kernels.moment_8bit.combine_."""
+    if launches(x):
         from muse_kernels.moment_8bit import kernel
-        from muse_kernels.partials import sum_partials
 
-        kernel.mean_squares(matrix, by_row, partial)
-        sum_partials(partial, by_column)
-    return by_row, by_column
+        kernel.combine(x, y.contiguous(), z.contiguous(), factors)
