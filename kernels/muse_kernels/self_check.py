@@ -16,6 +16,8 @@ from torch.nn.functional import logsigmoid
 
 from muse_kernels.causal_convolution import causal_convolution
 from muse_kernels.diagonal_scan import diagonal_scan
+from muse_kernels.discretise import discretise
+from muse_kernels.gated_rms_norm import gated_rms_norm
 from muse_kernels.gated_scan import gated_scan
 from muse_kernels.implementation import Implementation
 from muse_kernels.int8_linear import int8_linear
@@ -274,6 +276,14 @@ def _residual_norm(implementation: Implementation, x: Tensor, weight: Tensor, re
     return rms_norm(x, weight, residual=residual, implementation=implementation)
 
 
+def _discretised(implementation: Implementation, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    return discretise(*inputs, implementation=implementation)
+
+
+def _gated_norm(implementation: Implementation, *inputs: Tensor) -> Tensor:
+    return gated_rms_norm(*inputs, implementation=implementation)
+
+
 def _ffn(implementation: Implementation, x: Tensor, *parameters: Tensor) -> Tensor:
     return low_rank_ffn(x, parameters[::2], parameters[1::2], activation="gelu", implementation=implementation)
 
@@ -295,6 +305,7 @@ _X = {"x": (TOKENS, WIDTH)}
 _SEQUENCE = (2, SEQ, RANK)
 _LONG = (1, LONG, CHANNELS)
 _MIXED = {"q": (1, SEQ, 1, 5), "k": (1, SEQ, 1, 5), "v": (1, SEQ, 2, 3), "decay": (1, SEQ, 2), "state": (1, 2, 5, 3)}
+_HEADS = {**dict.fromkeys(("x", "v"), (1, TOKENS, 3, WIDTH // 3)), "skip": (3,)}
 _NARROW = {"weight 1": (RANK, WIDTH), "bias 1": (RANK,), "weight 2": (WIDTH, RANK), "bias 2": (WIDTH,)}
 _FOUR = {
     "weight 1": (RANK, WIDTH),
@@ -335,5 +346,11 @@ ROWS: Mapping[str, Row] = {  # the first word is the operation
     "rms_norm residual": Row(
         _residual_norm, {**_X, "weight": (WIDTH,), "residual": (TOKENS, WIDTH)}, ("output", "sum")
     ),
+    "discretise": Row(
+        _discretised,
+        {"v": (2, SEQ, 3, 5), "steps": (2, SEQ, 3), "bias": (3,), "rate": (3,)},
+        ("decay", "output"),
+    ),
+    "gated_rms_norm": Row(_gated_norm, {**_HEADS, "gate": (1, TOKENS, WIDTH), "weight": (WIDTH,)}),
     "int8_linear": Row(_int8, {**_X, "bias": (VOCAB,)}),
 }

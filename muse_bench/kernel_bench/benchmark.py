@@ -73,7 +73,7 @@ class Contender(Generic[S]):
     """One implementation of what a benchmark measures.
 
     `load` imports what it needs and returns the operation, which is called with the inputs. `slow` says why it takes
-    minutes, for one that runs only when such are asked for.
+    minutes, for one that runs only when such are asked for. One that is `forward_only` has no backward pass.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Contender(Generic[S]):
     inputs: Inputs[S] | None = None  # None: those of the benchmark
     when: Callable[[S], bool] = lambda _: True
     slow: str | None = None
+    forward_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,16 +25,21 @@ def answer(request: Any, say: Say) -> dict[str, Any]:
     sizes = (benchmark.tiny if request["tiny"] else benchmark.cases)[request["case"]]
     contender = next(one for one in benchmark.contenders(sizes) if one.name == request["contender"])
     try:
-        return _figures(Bench(contender, sizes, contender.inputs or benchmark.inputs), say)
+        bench = Bench(contender, sizes, contender.inputs or benchmark.inputs)
+        return _forward(bench, say) if contender.forward_only else _figures(bench, say)
     except ImportError as error:
         return {"status": "missing", "reason": _one_line(error)}
 
 
-def _figures(bench: Bench, say: Say) -> dict[str, Any]:
-    """The forward pass counts also where the backward pass cannot run."""
+def _forward(bench: Bench, say: Say) -> dict[str, Any]:
     say("forward")
     seconds = bench.forward()
-    found: dict[str, Any] = {"forward_seconds": seconds.device, "forward_wall_seconds": seconds.wall}
+    return {"forward_seconds": seconds.device, "forward_wall_seconds": seconds.wall}
+
+
+def _figures(bench: Bench, say: Say) -> dict[str, Any]:
+    """The forward pass counts also where the backward pass cannot run."""
+    found = _forward(bench, say)
     try:
         say("forward and backward")
         seconds = bench.forward_backward()

@@ -99,7 +99,7 @@ def test_our_own_failure_is_told_by_the_exit_code(call, machine, capsys):
 
 def test_ctrl_c_keeps_what_has_finished(call, machine, capsys, tmp_path):
     machine.found["Liger"] = KeyboardInterrupt()
-    assert call("kernels", "--only", "rms_norm", "-o", "a.json") == 130
+    assert call("kernels", "--only", "rms_norm 16", "-o", "a.json") == 130
     assert len(read_kernel_file(tmp_path / "a.json").rows) == 3
     assert "interrupted: 0 of 3 cases finished" in capsys.readouterr().err
 

@@ -25,6 +25,7 @@ class Operation:
     saved_inputs: Sequence[int]
     saved_bytes: Callable[[torch.dtype], int] = lambda dtype: 0
     kernel: bool = False  # whether it has a Triton kernel
+    eager: bool = True  # whether its eager implementation is another than the definition
 
 
 def wide_bytes(dtype: torch.dtype) -> int:
@@ -102,6 +103,14 @@ def norm(implementation: str, x: Tensor, weight: Tensor, residual: Tensor | None
     return kernels.rms_norm(x, weight, residual=residual, implementation=implementation)
 
 
+def gated_norm(implementation: str, *inputs: Tensor) -> Tensor:
+    return kernels.gated_rms_norm(*inputs, implementation=implementation)
+
+
+def discretised(implementation: str, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    return kernels.discretise(*inputs, implementation=implementation)
+
+
 def ffn(activation: str, implementation: str, x: Tensor, *parameters: Tensor) -> Tensor:
     weights, biases = parameters[::2], parameters[1::2]
     return kernels.low_rank_ffn(x, weights, biases, activation=activation, implementation=implementation)
@@ -161,6 +170,10 @@ OPERATIONS = {
     "rms_norm_residual": Operation(
         norm, (X, (WIDTH,), X), (1,), lambda d: wide_bytes(d) + TOKENS * WIDTH * d.itemsize, kernel=True
     ),
+    "discretise": Operation(discretised, ((1, 7, 2, 5), (1, 7, 2), (2,), (2,)), range(4), kernel=True, eager=False),
+    "gated_rms_norm": Operation(
+        gated_norm, ((1, 7, 2, 5), (1, 7, 2, 5), (2,), (1, 7, 10), (10,)), range(5), kernel=True, eager=False
+    ),
     "low_rank_ffn": Operation(
         partial(ffn, "relu"),
         (X, (3, WIDTH), (3,), (WIDTH, 3), (WIDTH,)),
@@ -188,7 +201,7 @@ every_lean = pytest.mark.parametrize(
     [
         pytest.param(operation, lean, id=f"{name}-{lean}")
         for name, operation in OPERATIONS.items()
-        for lean in ("eager", *(["triton"] if operation.kernel else []))
+        for lean in (*(["eager"] if operation.eager else []), *(["triton"] if operation.kernel else []))
     ],
 )
 

@@ -87,11 +87,44 @@ def test_panels_of_many_rows(
     assert_accurate(run, x, bias, implementation="triton")
 
 
+LAYOUTS = {
+    "plain": lambda weight: weight.contiguous(),
+    "transposed": lambda weight: weight.t().contiguous().t(),
+    "columns": lambda weight: torch.stack([weight, weight], -1)[..., 0],
+    "rows": lambda weight: torch.cat([weight, weight], 1)[:, : weight.shape[1]],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("scale_dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_panel_is_dequantised_as_the_definition_does(
+    dtype: torch.dtype, scale_dtype: torch.dtype, layout: Callable[[Tensor], Tensor], device: str
+) -> None:
+    """Sizes that no tile divides; a scale of one column of a matrix."""
+    from muse_kernels.int8_linear.kernel import launch_dequantise
+
+    weight = layout(torch.randint(-128, 128, (70, 600), dtype=torch.int8, device=device))
+    scale = torch.rand(70, 3, dtype=scale_dtype, device=device)[:, 1]
+    block = torch.empty(weight.shape, dtype=dtype, device=device)
+    launch_dequantise(weight, scale, block)
+    assert torch.equal(block, (weight * scale.float().unsqueeze(-1)).to(dtype))
+
+
 @every_lean
 def test_any_strides(lean: str, device: str) -> None:
+    assert_any_strides(lean, 3, device)
+
+
+@pytest.mark.usefixtures("panels")
+def test_panels_of_any_strides(device: str) -> None:
+    assert_any_strides("triton", 10, device)
+
+
+def assert_any_strides(lean: str, in_features: int, device: str) -> None:
     """Transposed and sliced weights, scales and gradients, which are read in place."""
-    x = torch.randn(5, 9, device=device).t()[:, ::2].requires_grad_()
-    weight = torch.randint(-128, 128, (3, 12), dtype=torch.int8, device=device).t()
+    x = torch.randn(2 * in_features, 9, device=device).t()[:, ::2].requires_grad_()
+    weight = torch.randint(-128, 128, (in_features, 12), dtype=torch.int8, device=device).t()
     scale = torch.rand(24, device=device)[::2]
     y = int8_linear(x, weight, scale, implementation=lean)
     expected = int8_linear(x, weight, scale, implementation="reference")

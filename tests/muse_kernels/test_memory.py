@@ -12,6 +12,8 @@ from torch import Tensor
 from muse_kernels import (
     causal_convolution,
     diagonal_scan,
+    discretise,
+    gated_rms_norm,
     gated_scan,
     int8_linear,
     linear_cross_entropy,
@@ -131,6 +133,7 @@ FOUR = (*NARROW[:2], (4 * WIDTH, RANK), (4 * WIDTH,), (RANK, 4 * WIDTH), (RANK,)
 WEIGHT_INT8 = torch.empty(4 * WIDTH, WIDTH, dtype=torch.int8, device="meta")
 SCALE = torch.empty(4 * WIDTH, device="meta")
 SEQUENCE, WIDE_SEQUENCE = (2, TOKENS, 32), (2, TOKENS, WIDTH)
+HEADS = (2, TOKENS, 6, WIDTH // 6)
 STATE_BYTES = 2 * 16 * 32 * 4  # such a sequence is cut into 16 chunks
 
 MIX_ROWS, MIX_STATE = 2 * 4, 16 * 32  # batch * heads; two heads share a query
@@ -267,6 +270,18 @@ CASES = {
         lambda e: 0,
         lambda e: 264 * WIDTH * 4,
     ),
+    "discretise_triton": Case(
+        partial(discretise, implementation="triton"),
+        (HEADS, HEADS[:3], HEADS[2:3], HEADS[2:3]),
+        lambda e: 0,
+        lambda e: 64 * 2 * 6 * 4,
+    ),
+    "gated_rms_norm_triton": Case(
+        partial(gated_rms_norm, implementation="triton"),
+        (HEADS, HEADS, HEADS[2:3], (2, TOKENS, WIDTH), (WIDTH,)),
+        lambda e: 0,
+        lambda e: 264 * 2 * WIDTH * 4,
+    ),
     "int8_linear": Case(
         lambda x: int8_linear(x, WEIGHT_INT8, SCALE, implementation="eager"),
         (X,),
@@ -359,10 +374,11 @@ def test_the_loss_takes_a_hundredth_of_the_logits(d_model: int, memory_watch) ->
 
 @pytest.mark.parametrize("name", ["tensor_train_cross_entropy", "tt_linear"])
 @pytest.mark.parametrize(("d_model", "rank"), [(512, 16), (768, 16), (1024, 16), (1024, 33), (1024, 64)], ids=str)
+@pytest.mark.parametrize("vocab_size", [50_257, 50_264])
 def test_a_head_by_blocks_of_its_table_takes_what_the_docstring_says(
-    name: str, d_model: int, rank: int, memory_watch
+    name: str, d_model: int, rank: int, vocab_size: int, memory_watch
 ) -> None:
-    tokens, vocab_size = 8192, 50_257
+    tokens = 8192
     (v1, v2), (d1, d2) = tt_shape(vocab_size), tt_shape(d_model)
     inputs = [
         torch.empty(shape, dtype=torch.bfloat16, device="meta", requires_grad=True)
@@ -381,7 +397,10 @@ def test_a_head_by_blocks_of_its_table_takes_what_the_docstring_says(
         gradients = torch.autograd.grad(output, inputs, cotangent)
     backward_bytes = memory_watch.peak_bytes - before - tensor_bytes(gradients)
     limit = 16 << 20 if name == "tt_linear" else tokens * vocab_size * 4 // 100
-    assert limit // 2 < forward_bytes <= limit + (0 if name == "tt_linear" else 128 * tokens)
+    if name == "tt_linear" and vocab_size % 8:
+        assert forward_bytes == 0  # rows of the logits that are not aligned: without blocks
+    else:
+        assert limit // 2 < forward_bytes <= limit + (0 if name == "tt_linear" else 128 * tokens)
     assert limit * 7 // 8 < backward_bytes <= limit
 
 

@@ -19,7 +19,7 @@ MAX_CHUNKS = 512
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """`rows` x `steps` steps by `channels` channels, held by `warps`; `stages` - 1 more are on their way from memory."""
+    """`rows` x `steps` steps by `channels` channels, held by `warps`; `stages` - 1 more on their way from memory."""
 
     rows: int
     steps: int

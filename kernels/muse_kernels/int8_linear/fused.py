@@ -73,7 +73,7 @@ def forward_panels(
     scratch = rows.new_empty(panel, weight_int8.shape[1])
     for part in slices(weight_int8.shape[0], panel):
         block = scratch[: part.stop - part.start]
-        torch.mul(weight_int8[part], scale[part].unsqueeze(-1), out=block)
+        _dequantise(weight_int8[part], scale[part], block)
         if bias is None:
             torch.mm(rows, block.transpose(0, 1), out=y[:, part])
         else:
@@ -86,5 +86,12 @@ def backward_panels(rows: Tensor, weight_int8: Tensor, scale: Tensor, grad_x: Te
     for part in slices(weight_int8.shape[1], panel):
         columns = part.stop - part.start
         block = scratch[: weight_int8.shape[0] * columns].view(-1, columns)
-        torch.mul(weight_int8[:, part], scale.unsqueeze(-1), out=block)
+        _dequantise(weight_int8[:, part], scale, block)
         torch.mm(rows, block, out=grad_x[:, part])
+
+
+def _dequantise(weight_int8: Tensor, scale: Tensor, block: Tensor) -> None:
+    if launches(block):
+        from muse_kernels.int8_linear.kernel import launch_dequantise
+
+        launch_dequantise(weight_int8, scale, block)

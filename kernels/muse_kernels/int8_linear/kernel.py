@@ -13,6 +13,7 @@ from torch import Tensor
 from muse_kernels.products import dot, from_int8, has_matrix_units, pipeline_stages, rounded
 
 MULTIPROCESSORS = 132
+DEQUANTISED = 4096  # values that a program converts: 32 a thread
 
 
 def launch_forward(x: Tensor, weight_int8: Tensor, scale: Tensor, bias: Tensor | None, y: Tensor) -> None:
@@ -52,6 +53,27 @@ def launch_backward(grad: Tensor, weight_int8: Tensor, scale: Tensor, grad_x: Te
         )
 
 
+def launch_dequantise(weight_int8: Tensor, scale: Tensor, block: Tensor) -> None:
+    """Fills block (rows, columns), contiguous, with weight_int8 * scale, rounded as the definition rounds it."""
+    rows, columns = block.shape
+    block_rows, block_columns = dequantise_blocks(weight_int8)
+    with torch.cuda.device_of(block):
+        _dequantise[(triton.cdiv(rows, block_rows), triton.cdiv(columns, block_columns))](
+            *(weight_int8, scale, block, rows, columns, *weight_int8.stride(), scale.stride(0)),
+            BLOCK_ROWS=block_rows,
+            BLOCK_COLUMNS=block_columns,
+            num_warps=4,
+        )
+
+
+def dequantise_blocks(weight_int8: Tensor) -> tuple[int, int]:
+    """BLOCK_ROWS, BLOCK_COLUMNS: long rows; where a column lies together, a square, read down and written across."""
+    if weight_int8.stride(0) == 1 and weight_int8.stride(1) != 1:
+        return 64, DEQUANTISED // 64
+    block_columns = min(triton.next_power_of_2(weight_int8.shape[1]), 512)
+    return DEQUANTISED // block_columns, block_columns
+
+
 def forward_blocks(rows: int, out_features: int, x: Tensor) -> tuple[int, int, int, int, int]:
     """BLOCK_OUT, BLOCK_ROWS, BLOCK_IN, warps and stages.
 
@@ -84,6 +106,28 @@ def backward_blocks(rows: int, in_features: int, grad: Tensor) -> tuple[int, int
     stage_bytes = block_out * (block_in + block_rows * grad.element_size())
     converted_bytes = block_out * block_in * grad.element_size()
     return block_rows, block_in, block_out, warps, pipeline_stages(stage_bytes, converted_bytes, grad)
+
+
+@triton.jit
+def _dequantise(
+    weight,
+    scale,
+    block,
+    rows,
+    columns,
+    weight_row,
+    weight_column,
+    scale_stride,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    column = tl.program_id(1).to(tl.int64) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
+    mask = (row < rows)[:, None] & (column < columns)[None, :]
+    w = tl.load(weight + ((row * weight_row)[:, None] + (column * weight_column)[None, :]), mask=mask, other=0)
+    factor = tl.load(scale + row * scale_stride, mask=row < rows, other=0.0).to(tl.float32)
+    scaled = rounded(w.to(tl.float32) * factor[:, None], block.dtype.element_ty)
+    tl.store(block + ((row * columns)[:, None] + column[None, :]), scaled, mask=mask)
 
 
 @triton.jit

@@ -4,12 +4,15 @@ Rows are tokens, columns the vocabulary. A token's statistics are its largest lo
 exp(logit - largest). Loops over columns are cut into splits, each with statistics of its own.
 """
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from muse_kernels.linear_cross_entropy.blocks import LOSSES_A_PROGRAM, Tiles
+from muse_kernels.linear_cross_entropy.blocks import LOSSES_A_PROGRAM, Tiles, is_narrow, takes_descriptors
 from muse_kernels.linear_cross_entropy.softmax import Loss
 from muse_kernels.products import INTERPRETED, dot, rounded
 
@@ -125,6 +128,7 @@ def statistics_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     EVEN: tl.constexpr,
+    TMA: tl.constexpr,
 ):
     # Neighbours share columns, whose weights then come from the cache.
     split = tl.program_id(0) // row_tiles
@@ -145,7 +149,7 @@ def statistics_kernel(
         columns = tile * COLUMNS + tl.arange(0, COLUMNS)
         logits = logits_tile(
             x, weight, bias, row, tile * COLUMNS, token_count, vocab_size, width, x_stride, weight_stride,
-            HAS_BIAS, ROWS, COLUMNS, DEPTH, EVEN, False,
+            HAS_BIAS, ROWS, COLUMNS, DEPTH, EVEN, TMA,
         )  # fmt: skip
         if (tile + 1) * COLUMNS > vocab_size:
             logits = tl.where((columns < vocab_size)[None, :], logits, float("-inf"))
@@ -247,13 +251,22 @@ def launch_statistics(
     """
     (tokens, width), splits = x.shape, partial.shape[1]
     row_tiles = triton.cdiv(tokens, tiles.rows)
+    tma = not is_narrow(width, x.dtype) and takes_descriptors(x, weight)
+    factors: tuple[Any, Any] = (x, weight)
+    if tma:
+        factors = descriptor(x, tiles.rows, tiles.depth), descriptor(weight, tiles.columns, tiles.depth)
     with torch.cuda.device_of(x):
         statistics_kernel[(row_tiles * splits,)](
-            x, weight, bias, targets, partial, picked,
+            *factors, bias, targets, partial, picked,
             tokens, weight.shape[0], width, x.stride(0), weight.stride(0), row_tiles, splits, start,
             FIRST=start == 0, HAS_BIAS=bias is not None, ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth,
-            EVEN=width % tiles.depth == 0, num_warps=tiles.warps, num_stages=tiles.stages,
+            EVEN=width % tiles.depth == 0, TMA=tma, num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
+
+
+def descriptor(matrix: Tensor, rows: int, columns: int) -> Any:
+    """What the copy engine fetches tiles of the matrix by."""
+    return TensorDescriptor.from_tensor(matrix, [rows, columns])
 
 
 def launch_loss(

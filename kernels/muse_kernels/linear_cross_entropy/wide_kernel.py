@@ -13,10 +13,17 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from muse_kernels.linear_cross_entropy.blocks import Block, Tiles, takes_descriptors
-from muse_kernels.linear_cross_entropy.kernel import LOWEST, logits_tile, loss_scale, narrowed, token_factors, update
+from muse_kernels.linear_cross_entropy.kernel import (
+    LOWEST,
+    descriptor,
+    logits_tile,
+    loss_scale,
+    narrowed,
+    token_factors,
+    update,
+)
 from muse_kernels.linear_cross_entropy.softmax import Loss
 from muse_kernels.products import dot
 
@@ -245,7 +252,7 @@ def launch_logits_gradient(
     row_tiles, tma = triton.cdiv(x.shape[0], tiles.rows), takes_descriptors(x, weight)
     factors: tuple[Any, Any] = x, weight
     if tma:
-        factors = _descriptor(x, tiles.rows, tiles.depth), _descriptor(weight, tiles.columns, tiles.depth)
+        factors = descriptor(x, tiles.rows, tiles.depth), descriptor(weight, tiles.columns, tiles.depth)
     with torch.cuda.device_of(x):
         logits_gradient_kernel[(row_tiles * triton.cdiv(block.stop - block.start, tiles.columns),)](
             *factors, bias, *saved, grad_logits, column_sums, x.shape[0], *weight.shape,
@@ -274,8 +281,8 @@ def launch_add_product(
     tma, even = takes_descriptors(*lefts, right), all(part.shape[1] % tiles.depth == 0 for part in lefts)
     factors: list[Any] = [left, rest, right]
     if tma:
-        factors = [None if part is None else _descriptor(part, tiles.rows, tiles.depth) for part in (left, rest)]
-        factors += [_descriptor(right, tiles.depth, tiles.columns)]
+        factors = [None if part is None else descriptor(part, tiles.rows, tiles.depth) for part in (left, rest)]
+        factors += [descriptor(right, tiles.depth, tiles.columns)]
     rest_count, rest_stride = (0, 0) if rest is None else (rest.shape[1], rest.stride(0))
     column_tiles = triton.cdiv(columns, tiles.columns)
     with torch.cuda.device_of(left):
@@ -309,8 +316,3 @@ def launch_block_gradient(logits: Tensor, saved: tuple[Tensor, Tensor, Tensor, T
             logits, *saved, tokens, logits.stride(0), start, start + columns, row_tiles,
             loss.ignore_index, MEAN=loss.reduction == "mean", ROWS=8, COLUMNS=256, num_warps=4,
         )  # fmt: skip
-
-
-def _descriptor(matrix: Tensor, rows: int, columns: int) -> Any:
-    """What the copy engine fetches tiles of the matrix by."""
-    return TensorDescriptor.from_tensor(matrix, [rows, columns])

@@ -10,14 +10,14 @@ from muse_kernels.tensor_train_shares import count_pieces, launch_sum_shares
 from muse_kernels.tt_embedding.order import launch_sort
 from muse_kernels.tt_embedding.plan import Plan, next_power_of_2
 
-TILE = 4096  # numbers of the output that a program writes: 32 a thread
+TILE = 1024  # numbers of the output that a warp writes: 32 a thread
 
 
 def launch_rows(ids: Tensor, core1: Tensor, core2: Tensor, theta: Tensor, vocab_size: int, rows: Tensor) -> None:
     """Fills rows (tokens, d_model), contiguous; an id out of range is a device-side assert."""
     (_, rank, d1), (v2, _, d2) = core1.shape, core2.shape
     a, b = (min(next_power_of_2(max(width, 16)), 64) for width in (d1, d2))
-    tokens = min(TILE // (a * b), next_power_of_2(rows.shape[0]))
+    tokens = max(1, min(TILE // (a * b), next_power_of_2(rows.shape[0])))
     a_blocks, b_blocks = triton.cdiv(d1, a), triton.cdiv(d2, b)
     with torch.cuda.device_of(rows):
         _rows[(triton.cdiv(rows.shape[0], tokens), a_blocks * b_blocks)](
@@ -34,7 +34,7 @@ def launch_rows(ids: Tensor, core1: Tensor, core2: Tensor, theta: Tensor, vocab_
             B_BLOCKS=b_blocks,
             # Products in float32 run on no tensor core, so padding the rank to a product's 16 would cost time.
             OUTER=core1.dtype == torch.float32 and rank < 8,
-            num_warps=4,
+            num_warps=max(1, tokens * a * b // TILE),
             num_stages=2,
             debug=True,  # keeps the assert on ids
             sanitize_overflow=False,

@@ -34,10 +34,11 @@ def tt_linear(
         bytes of x or 1 MiB, but up to 4 copies of rank * v1 * d1 * ceil(d2 / 32) numbers in any case; of core2's the
         bytes of x or 1 MiB, but up to 16 copies of it; and less than a hundredth more for theta's. A core that is
         not contiguous is copied, and so is an x or a gradient whose tokens lie at no constant stride.
-        triton, 16 bits, rank above 8 and many tokens: the table by blocks of its rows; in float16 these and their
-        gradient must fit it, as in the reference. Scratch: 16 MiB, or half the bytes of the logits if those are less,
-        in both directions. In backward that is a block of the table, a copy of the logits' gradient for it, 1 byte for
-        each element of x, all for a chunk of the tokens at a time, and three float32 copies of the cores at most.
+        triton, 16 bits, rank above 8 and many tokens: the table by blocks of its rows in backward, and in forward if
+        vocab_size is a multiple of 8; in float16 these and their gradient must fit it, as in the reference. Scratch:
+        16 MiB, or half the bytes of the logits if those are less. In backward that is a block of the table, a copy of
+        the logits' gradient for it, 1 byte for each element of x, all for a chunk of the tokens at a time, and three
+        float32 copies of the cores at most.
         eager: works on chunks of c tokens, the least c for which
         c * (v1 * v2 + v1 * rank * d2) * element_size reaches the bytes of x or 1 MiB. Scratch: that and c *
         d1 * d2 elements; in backward c * (v1 * rank * d2 + 2 * d1 * d2) elements more; and less than four

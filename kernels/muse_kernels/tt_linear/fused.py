@@ -1,6 +1,7 @@
 """Logits against a tensor-train table by Triton kernels: one launch forward, four backward.
 
-At higher ranks, in 16 bits and for many tokens, the table is expanded by blocks, and the products are the library's.
+At higher ranks, in 16 bits and for many tokens, the table is expanded by blocks, and the products are the library's:
+in backward, and in forward where the rows of the logits are aligned.
 """
 
 from typing import Any
@@ -17,6 +18,7 @@ from muse_kernels.tt_linear.plan import Blocks, Cut
 
 FREE_RANKS = 8  # without blocks, logits and gradients take about what products with the expanded table do
 TABLE_BYTES = 16 << 20  # of scratch where the table is expanded; half the bytes of the logits if those are less
+ALIGNED_BYTES = 16  # the library's products write rows of logits that are no multiple of it six times slower
 
 
 class FusedTTLinear(torch.autograd.Function):
@@ -27,7 +29,8 @@ class FusedTTLinear(torch.autograd.Function):
         ctx.save_for_backward(x, core1, core2, theta)
         rows, cores = x.reshape(-1, x.shape[-1]), (core1.contiguous(), core2.contiguous(), theta.contiguous())
         logits = x.new_empty(*x.shape[:-1], vocab_size)
-        if _block_plan(rows, cores, vocab_size) is not None:
+        aligned = vocab_size * x.element_size() % ALIGNED_BYTES == 0
+        if aligned and _block_plan(rows, cores, vocab_size) is not None:
             _block_logits(rows, cores, logits.view(-1, vocab_size))
         elif launches(logits):
             from muse_kernels.tt_linear.kernel import launch_logits
@@ -62,7 +65,7 @@ class FusedTTLinear(torch.autograd.Function):
 
 
 def _block_plan(rows: Tensor, cores: Cores, vocab_size: int) -> Plan | None:
-    """How the gradients are cut where the table is expanded, in forward and in backward; None where it is not."""
+    """How the gradients are cut where the table is expanded; None where it is not."""
     return tensor_train_blocks.plan_gradients(rows, cores, vocab_size, _budget(rows, vocab_size), FREE_RANKS)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a tensor-train table, beside a dense table and tensorly-torch's factorised embedding."""
+"""Rows of a tensor-train table, beside a dense table, tensorly-torch's factorised embedding, and writing alone."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +8,7 @@ from muse_bench.kernel_bench.benchmark import ID_BYTES, LIMIT, Benchmark, Conten
 from muse_bench.kernel_bench.peers import compiled, eager
 from muse_bench.kernel_bench.tables import TableSizes, core_bytes, cores, table_rows
 
-DENSE, TENSORLY = "nn.Embedding", "tensorly-torch"
+DENSE, TENSORLY, FILL = "nn.Embedding", "tensorly-torch", "fill_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,18 @@ def tensorly_inputs(sizes: EmbeddingSizes, make: Maker) -> tuple[Any, ...]:
             rank=sizes.rank,
         )
 
-    return make.ids(sizes.tokens, size=sizes.vocab_size), make.module(build)
+    # Its forward unravels the ids by NumPy on the host, and so takes none on a GPU; it moves the two indices itself.
+    return make.ids(sizes.tokens, size=sizes.vocab_size).cpu(), make.module(build)
+
+
+def fill(sizes: EmbeddingSizes) -> Operation:
+    """What writing the rows takes: they are computed from nothing."""
+    return lambda like: like.new_empty(sizes.tokens, sizes.d_model).fill_(1)
+
+
+def fill_inputs(_: EmbeddingSizes, make: Maker) -> tuple[Any, ...]:
+    """One number, for its dtype and device."""
+    return (make.normal(1, grad=False),)
 
 
 def forward(sizes: EmbeddingSizes) -> Work:
@@ -109,6 +120,7 @@ BENCHMARK = Benchmark(
         compiled(plain),
         Contender(name=DENSE, load=dense, inputs=dense_inputs),
         Contender(name=TENSORLY, load=tensorly, inputs=tensorly_inputs),
+        Contender(name=FILL, load=fill, inputs=fill_inputs, forward_only=True),
     ),
     goals=(
         Goal(figure="forward", against=LIMIT, factor=1 / 0.8),

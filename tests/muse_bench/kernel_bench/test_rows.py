@@ -55,6 +55,8 @@ def test_every_implementation_runs_both_ways(name, sizes, contender):
     outputs = call.forward()
     assert outputs
     assert not any(output.requires_grad for output in outputs)
+    if contender.forward_only:
+        return
     both = call.forward_backward()
     assert len(both) > len(outputs)
     assert all(torch.isfinite(tensor).all() for tensor in both)
@@ -122,6 +124,13 @@ def test_the_work_of_a_norm():
     forward, backward = work("rms_norm", tokens=10, d_model=4, residual=1)
     assert forward.moved_bytes == 2 * 80 + 8 + 2 * 80
     assert backward.moved_bytes == 3 * 80 + 8 + 80 + 8  # the sum and two gradients; one gradient for both inputs
+
+
+def test_the_work_of_a_gated_norm():
+    """10 tokens of 2 heads of 3 numbers of 2 bytes: x, v, gate and the result; a weight of 6 and a skip of 2."""
+    forward, backward = work("gated_rms_norm", batch=1, seq=10, heads=2, head_dim=3)
+    assert forward == (4 * 120 + 16, 0)
+    assert backward.moved_bytes == 4 * 120 + 16 + 3 * 120 + 16
 
 
 def test_the_work_of_a_scan():
