@@ -107,8 +107,9 @@ def gated_norm(implementation: str, *inputs: Tensor) -> Tensor:
     return kernels.gated_rms_norm(*inputs, implementation=implementation)
 
 
-def discretised(implementation: str, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-    return kernels.discretise(*inputs, implementation=implementation)
+def discretised(implementation: str, *inputs: Tensor) -> Tensor:
+    log_decay, scaled = kernels.discretise(*inputs, implementation=implementation)
+    return scaled + log_decay.unsqueeze(-1).to(scaled.dtype)  # one output that depends on every input
 
 
 def ffn(activation: str, implementation: str, x: Tensor, *parameters: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ class FusedDiscretise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, v: Tensor, steps: Tensor, bias: Tensor, rate_log: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(v, steps, bias, rate_log)
+        ctx.set_materialize_grads(False)
         log_decay, taken = v.new_empty(steps.shape, dtype=torch.float32), v.new_empty(v.shape)
         if launches(taken):
             from muse_kernels.discretise.kernel import launch_forward
@@ -26,8 +27,13 @@ class FusedDiscretise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_log: Tensor, grad_taken: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_log: Tensor | None, grad_taken: Tensor | None) -> tuple[Tensor | None, ...]:
         v, steps, bias, rate_log = ctx.saved_tensors
+        concerned = grad_taken is not None, True, True, grad_log is not None
+        if grad_log is None:
+            grad_log = torch.zeros(steps.shape, dtype=torch.float32, device=v.device)
+        if grad_taken is None:
+            grad_taken = v.new_zeros(1, 1, 1, 1).expand(v.shape)
         grad_v, grad_steps = v.new_empty(v.shape), v.new_empty(steps.shape)
         grad_bias, grad_rate = torch.zeros_like(bias), torch.zeros_like(rate_log)
         tokens, heads = steps.shape[0] * steps.shape[1], steps.shape[2]
@@ -41,7 +47,9 @@ class FusedDiscretise(torch.autograd.Function):
             operands = _rows(v), steps.flatten(0, 1), bias.contiguous(), rate_log.contiguous()
             launch_backward(gradients, operands, grad_v, grad_steps, partial)
             sum_partials(partial, grad_bias, grad_rate)
-        return grad_v, grad_steps, grad_bias, grad_rate
+        found = grad_v, grad_steps, grad_bias, grad_rate
+        wanted = zip(found, concerned, ctx.needs_input_grad, strict=True)
+        return tuple(gradient if concerns and needs else None for gradient, concerns, needs in wanted)
 
 
 def _rows(v: Tensor) -> Tensor:
