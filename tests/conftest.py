@@ -1,8 +1,52 @@
 """What all tests share: names of parameters that are the same in every process, and what needs a GPU."""
 
+import platform
+import sys
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--summary FILE`: where it ran and how many tests of each file passed, as Markdown."""
+    parser.addoption("--summary", metavar="FILE", type=Path, help="write a summary of the run to this file")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Writes the summary that was asked for."""
+    path: Path | None = config.getoption("summary")
+    if path is None:
+        return
+    found: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "skipped", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            found.setdefault(report.nodeid.partition("::")[0], Counter())[outcome] += 1
+    failed = [report.nodeid for kind in ("failed", "error") for report in terminalreporter.stats.get(kind, [])]
+    rows = [
+        f"| {name} | {c['passed']} | {c['failed'] + c['error']} | {c['skipped']} |" for name, c in sorted(found.items())
+    ]
+    total = sum(found.values(), Counter())
+    rows.append(f"| all | {total['passed']} | {total['failed'] + total['error']} | {total['skipped']} |")
+    lines = [
+        f"`pytest {' '.join(sys.argv[1:])}`: {_machine()}.",
+        "",
+        "| file | passed | failed | skipped |",
+        "| :--- | ---: | ---: | ---: |",
+        *rows,
+        *([""] if failed else []),
+        *(f"- failed: {name}" for name in failed),
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _machine() -> str:
+    import torch
+    import triton
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU, Triton's interpreter"
+    return f"{gpu}; torch {torch.__version__}, Triton {triton.__version__}, Python {platform.python_version()}"
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: Any, argname: str) -> str | None:
