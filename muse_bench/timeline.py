@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from muse_bench.predict.allocator import AllocatorConfig, CachingAllocator
+from muse_bench.predict.block_pool import Block
 from muse_bench.predict.driver import DriverAddresses
 from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, TimelinePoint
 
@@ -119,6 +120,40 @@ def profile(
         modules=_by_module(live),
         timeline=_timeline(trace, sizes, categories, span, peak),
     )
+
+
+def captured_reserved_bytes(trace: Trace, config: AllocatorConfig, *, captures: bool) -> int:
+    """The most reserved when the steps run on a stream of their own and, with `captures`, the last one is captured.
+
+    Each stream has blocks of its own, and so has a graph. What is cached is given back before the capture, save
+    segments that still hold something.
+    """
+    starts = [bisect.bisect_left(trace.events, op, key=lambda event: event.op) for op in trace.steps]
+    if not starts:
+        return 0
+    building, stepping, graph = (CachingAllocator(config) for _ in range(3))
+    blocks: dict[int, tuple[CachingAllocator, Block]] = {}
+    most = 0
+    for index, event in enumerate(trace.events):
+        if event.is_alloc:
+            allocator = building if index < starts[0] else stepping
+            blocks[event.key] = allocator, allocator.malloc(event.size_bytes)
+        else:
+            allocator, block = blocks.pop(event.key)
+            allocator.free(block)
+        if index >= starts[0]:
+            most = max(most, building.reserved_bytes + stepping.reserved_bytes)
+    if not captures:
+        return most
+    building.empty_cache()
+    stepping.empty_cache()
+    own: dict[int, Block] = {}
+    for event in trace.events[starts[-1] :]:
+        if event.is_alloc:
+            own[event.key] = graph.malloc(event.size_bytes)
+        elif event.key in own:
+            graph.free(own.pop(event.key))
+    return max(most, building.reserved_bytes + stepping.reserved_bytes + graph.peak_reserved_bytes)
 
 
 def _argmax(levels: list[int], begin: int, end: int) -> int:

@@ -23,7 +23,7 @@ from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Hello, Phase, Request, Result
 from muse_bench.predict.allocator import AllocatorConfig, OutOfMemory
 from muse_bench.predict.capacity import smallest_capacity_bytes
-from muse_bench.timeline import Profile, profile
+from muse_bench.timeline import Profile, captured_reserved_bytes, profile
 
 Say = Callable[[str], None]
 
@@ -86,7 +86,7 @@ def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:
 
 def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
     from muse_bench.predict.compiler import deferred_compiler
-    from muse_bench.predict.gpus import find_gpu
+    from muse_bench.predict.gpus import OWN_STREAM_BYTES, find_gpu
     from muse_bench.predict.trace import trace_case
 
     torch.set_num_threads(1)  # what is computed is small: threads would mostly wait for one another, on a busy machine
@@ -97,6 +97,10 @@ def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
     say("replaying the allocator")
     found = profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config())
     context = gpu.context_bytes + trace.libraries_bytes
+    if case.execution == "graph":
+        reserved = captured_reserved_bytes(trace, _allocator_config(), captures=not case.single_step)
+        found = dataclasses.replace(found, peak_reserved_bytes=reserved)
+        context += OWN_STREAM_BYTES
     smallest = None
     if request.get("smallest"):
         say("looking for the least memory that does")

@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 
+from muse_bench import scopes
 from muse_kernels.chunks import slices
 
 Part = Callable[[Tensor], Tensor]
+STREAM = "(residual stream)"  # what memory that belongs to no module is attributed to
 
 
 class HostStore:
@@ -67,7 +69,8 @@ class Recomputed(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, part: Part, rows: int, store: HostStore | None, index: int, done: Callable[[], None] | None
     ) -> Tensor:
-        y = torch.empty_like(x)
+        with scopes.scope(STREAM):
+            y = torch.empty_like(x)
         for some in slices(len(x), rows):
             torch.add(x[some], part(x[some]), out=y[some])
         ctx.part, ctx.rows, ctx.store, ctx.index, ctx.done = part, rows, store, index, done
@@ -81,9 +84,11 @@ class Recomputed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept = None if ctx.store is not None else ctx.saved_tensors[0]
-        grad = grad.contiguous()
+        with scopes.scope(STREAM):
+            grad = grad.contiguous()
         for some in slices(len(grad), min(ctx.rows, len(grad))):
-            x = ctx.store.get(ctx.index, some, grad[some]) if kept is None else kept[some].detach()
+            with scopes.scope(STREAM):
+                x = ctx.store.get(ctx.index, some, grad[some]) if kept is None else kept[some].detach()
             grad[some] += _gradient(ctx.part, x, grad[some])
             del x
         if ctx.done is not None:
@@ -96,7 +101,7 @@ class _Light(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-        ctx.function = function
+        ctx.function, ctx.module = function, scopes.current()
         ctx.save_for_backward(*inputs)
         return function(*inputs)
 
@@ -105,9 +110,10 @@ class _Light(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad[1:]
         leaves = [x.detach().requires_grad_(need) for x, need in zip(ctx.saved_tensors, needed, strict=True)]
-        with torch.enable_grad():
-            y = ctx.function(*leaves)
-        found = iter(torch.autograd.grad(y, [leaf for leaf in leaves if leaf.requires_grad], grad))
+        with scopes.scope(ctx.module):
+            with torch.enable_grad():
+                y = ctx.function(*leaves)
+            found = iter(torch.autograd.grad(y, [leaf for leaf in leaves if leaf.requires_grad], grad))
         return None, *(next(found) if need else None for need in needed)
 
 
