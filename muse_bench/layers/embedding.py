@@ -98,10 +98,11 @@ class HybridEmbedding(TensorTrainEmbedding):
         self.up = nn.Linear(head_rank, d_model, bias=False)
 
     def forward(self, ids: Tensor, rows: Tensor | None = None) -> Tensor:
-        """`rows`: the head's, (vocab_size, head_rank)."""
+        """`rows`: the head's rows of these ids, (*ids, head_rank)."""
         assert rows is not None
-        table: Tensor = self.up(functional.embedding(ids, rows.detach()))
-        return super().forward(ids) + table
+        own = super().forward(ids)
+        table: Tensor = self.up(rows.to(own.dtype))
+        return own + table
 
 
 Embedding = DenseEmbedding | FactorisedEmbedding | TensorTrainEmbedding

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from muse_bench.config import ModelConfig
 from muse_bench.layers.embedding import Embedding
+from muse_bench.layers.quantised import Int8Linear
 from muse_kernels import linear_cross_entropy
 from muse_kernels.precision import accumulation_dtype
 
@@ -37,10 +38,12 @@ class LowRankHead(DenseHead):
         super().__init__(rank, vocab_size, bias=bias)
         self.down = nn.Linear(d_model, rank, bias=bias)
 
-    @property
-    def rows(self) -> Tensor:
-        """(vocab_size, rank): one row a token."""
-        return self.up.weight
+    def rows(self, ids: Tensor) -> Tensor:
+        """The table's rows of these ids, (*ids, rank), without a gradient."""
+        rows = functional.embedding(ids, self.up.weight.detach())
+        if isinstance(self.up, Int8Linear):
+            return rows * self.up.scale[ids].unsqueeze(-1)
+        return rows
 
     def logits(self, x: Tensor) -> Tensor:
         """W_up (W_down x + b_down) + b_up."""

@@ -122,7 +122,7 @@ class LanguageModel(nn.Module):
     def _embed(self, ids: Tensor) -> Tensor:
         if isinstance(self.embedding, HybridEmbedding):
             assert isinstance(self.head, LowRankHead)
-            embedded: Tensor = self.embedding(ids, self.head.rows)
+            embedded: Tensor = self.embedding(ids, self.head.rows(ids))
             return embedded
         return self.embedding(ids)  # type: ignore[no-any-return]
 

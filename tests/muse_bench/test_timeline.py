@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from muse_bench.predict.allocator import AllocatorConfig, CachingAllocator, OutOfMemory
 from muse_bench.record import LEDGER_FIELDS, Ledger
-from muse_bench.timeline import TIMELINE_POINTS, Event, Label, Op, Trace, profile
+from muse_bench.timeline import TIMELINE_POINTS, Event, Label, Op, Trace, captured_reserved_bytes, profile
 
 MIB = 1 << 20
 CONFIG = AllocatorConfig()
@@ -293,3 +293,20 @@ def test_the_timeline_of_every_trace_holds_its_peak(trace, first_steady_step):
     assert found.ledger in [point.ledger for point in found.timeline]
     assert min(min(dataclasses.astuple(point.ledger)) for point in found.timeline) >= 0
     assert len(found.timeline) <= TIMELINE_POINTS
+
+
+def test_captured_steps_have_memory_of_their_own() -> None:
+    """The steps' stream and the graph do not share what the building of the model took."""
+    mib = 1 << 20
+    trace = Trace(ops=[Op("build", "", "build"), *[Op("step", "", "forward")] * 2], steps=[1, 2])
+    trace.events = [
+        Event(True, 0, 3 * mib, 0),
+        Event(True, 1, 4 * mib, 1), Event(True, 2, 1 * mib, 1), Event(False, 1, 4 * mib, 1),
+        Event(True, 3, 4 * mib, 2), Event(False, 3, 4 * mib, 2),
+    ]  # fmt: skip
+    eager = captured_reserved_bytes(trace, AllocatorConfig(), captures=False)
+    captured = captured_reserved_bytes(trace, AllocatorConfig(), captures=True)
+    # 20 MiB for the model, 20 and 2 for the stream; the capture gives the stream's 20 back and takes 20 of its own.
+    assert (eager, captured) == (42 * mib, 42 * mib)
+    trace.events.insert(2, Event(True, 9, 4 * mib, 1))  # kept, in the stream's large segment, which then stays
+    assert captured_reserved_bytes(trace, AllocatorConfig(), captures=True) == 62 * mib

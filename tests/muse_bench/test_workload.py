@@ -302,3 +302,20 @@ def test_a_factory_runs_under_the_dtype_of_its_case_and_no_other_code_does(facto
     with pytest.raises(UsageError, match="no weights"):
         external(factories, "broken", dtype="fp16")
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("name", ["muse", "baseline"])
+def test_an_update_in_backward_is_the_update_after_it(name: str) -> None:
+    """A parameter that is left out, moved twice, or moved before all of its gradient is there."""
+    after, during = (build(name, update=update, optimizer="sgd") for update in ("after", "in-backward"))
+    for work in (after, during):
+        for _ in range(2):
+            work.step()
+        assert not any(parameter.grad is not None for parameter in work.model.parameters())
+    for ours, theirs in zip(during.model.parameters(), after.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_micro_batches_do_not_go_with_an_update_in_backward() -> None:
+    with pytest.raises(UsageError, match="leave one out"):
+        case("muse", update="in-backward", micro_batch=1)

@@ -81,6 +81,7 @@ VARIANTS = [
     ("ultra", {"gate": "gumbel"}),
     ("ultra", {"gate_l1": 0.1, "decay": True}),
     ("baseline", {"embedding": "factorised", "embedding_rank": 5, "head": "tied"}),
+    ("muse", {"n_heads": 4, "query_heads": 2}),
 ]
 
 
@@ -230,6 +231,25 @@ def test_checkpointing_changes_no_gradient_of_the_recurrence(ids, targets, check
     assert_same(gradients(again, ids, targets), gradients(kept, ids, targets), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("changes", [{"checkpoint_parts": 1}, {"checkpoint_parts": 2}, {"offload": False}], ids=str)
+def test_sublayers_that_run_again_change_no_gradient(ids, targets, changes):
+    """Rows of a batch that are left out or counted twice, an input that comes back from another place."""
+    plain, again = (build(configure("muse", **each)) for each in ({"checkpointing": "none"}, changes))
+    expected, found = (gradients(model, ids, targets) for model in (plain, again))
+    assert_same(found[0], expected[0])
+    for name, gradient in expected[1].items():
+        assert_same(found[1][name], gradient, msg=name)
+
+
+def test_a_head_sends_no_gradient_through_the_embedding(ids, targets):
+    """The rows that a hybrid embedding borrows get no second share: the first is used as soon as it is there."""
+    model = build(configure("muse", checkpointing="none"))
+    _, found = gradients(model, ids, targets)
+    hidden, _ = model.hidden(ids)
+    alone = torch.autograd.grad(model.table.loss(hidden.detach(), targets), model.head.up.weight)[0]
+    assert_same(found["head.up.weight"], alone)
+
+
 @pytest.mark.parametrize("name", ["baseline", "encoder"])
 def test_checkpointing_changes_no_gradient_of_attention_with_dropout(ids, targets, name):
     kept = build(configure(name, checkpointing="none", dropout=0.3))
@@ -277,6 +297,8 @@ DECODERS = {
     "running sum": ("extreme", {}),
     "decay": ("extreme", {"decay": True}),
     "low-rank head": ("ultra", {}),
+    "matrix state": ("muse", {}),
+    "matrix state, heads in groups": ("muse", {"n_heads": 4, "query_heads": 2}),
 }
 
 

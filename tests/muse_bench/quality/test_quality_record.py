@@ -6,7 +6,7 @@ import json
 import pytest
 
 from muse_bench.errors import UsageError
-from muse_bench.quality.record import CorpusFacts, QualityRow, QualityRun, TokenizerFacts, read_quality_file
+from muse_bench.quality.record import CorpusFacts, QualityRow, QualityRun, TokenizerFacts, merged, read_quality_file
 from muse_bench.record import Environment
 
 ROW = QualityRow(
@@ -71,3 +71,17 @@ def test_another_record_is_none(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps({"schema_version": 1, "records": []}))
     with pytest.raises(UsageError, match=r"a\.json: not a record file"):
         read_quality_file(tmp_path / "a.json")
+
+
+def test_runs_of_the_same_text_become_one_and_others_stay_apart() -> None:
+    (first, *_), environment = RUN.rows, RUN.environment
+    again = dataclasses.replace(first, validation_loss=1.25)
+    other_seed = dataclasses.replace(first, seed=first.seed + 1)
+    second = dataclasses.replace(RUN, rows=(again, other_seed), command="muse-bench quality --seeds 1")
+    elsewhere = dataclasses.replace(RUN, environment=dataclasses.replace(environment, gpu="another"))
+    found = merged([RUN, second, elsewhere])
+    assert len(found) == 2
+    assert found[0].rows[0] == again
+    assert other_seed in found[0].rows
+    assert len(found[0].rows) == len({row.identity for row in (*RUN.rows, again, other_seed)})
+    assert found[1] == elsewhere
