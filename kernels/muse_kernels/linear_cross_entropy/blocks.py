@@ -19,6 +19,7 @@ SUMS_BYTES = 1 << 18  # of the sums over tiles of tokens that one launch leaves 
 NARROW = {torch.float32: 32}  # the widest head that recomputes its logits in registers, by dtype; 128 in 16 bits
 ROOMY = {(8, 0), (9, 0), (10, 0), (10, 3)}
 LOSSES_A_PROGRAM = 256  # tokens whose losses one program sums
+MANY_TOKENS = 16_384  # above which the forward of a wide head takes larger tiles
 MOST_SPLITS = 16  # of the vocabulary; each keeps 8 bytes a token
 DEEP = 2048  # columns of logits, from which on the larger tile's fewer loads no longer make up for idle processors
 
@@ -65,10 +66,14 @@ def product_tiles(x: Tensor, columns: int) -> Tiles:
 
 
 def statistics_tiles(x: Tensor, columns: int) -> Tiles:
-    """Tiles of the product in forward: larger ones for few tokens, whose splits cannot fill two places a processor."""
+    """Tiles of the product in forward.
+
+    Larger ones for few tokens, whose splits cannot fill two places a processor, and for very many, which read the
+    weight so often that it matters: 4.4 ms against 5.4 for 32,768 tokens x 50,257 x 768 on an H200.
+    """
     tiles = product_tiles(x, columns)
     few = -(-x.shape[0] // tiles.rows) * MOST_SPLITS < 2 * PROCESSORS
-    return LARGER if few and tiles == LARGE else tiles
+    return LARGER if (few or x.shape[0] > MANY_TOKENS) and tiles == LARGE else tiles
 
 
 def sum_tiles(x: Tensor, depth: int) -> Tiles:
