@@ -86,6 +86,8 @@ class ModelConfig:
     mixer_rank: int | None = None
     state_size: int | None = None
     query_heads: int | None = None
+    attention_every: int | None = None
+    attention_window: int | None = None
     decay: bool = False
     gate: Gate = "soft"
     gate_l1: float = 0.0
@@ -114,6 +116,10 @@ class ModelConfig:
         if self.embedding == "hybrid" and self.head != "low-rank":
             raise UsageError(f"embedding 'hybrid' shares the rows of a low-rank head, and the head is '{self.head}'")
         _require_positive(self, "checkpoint_parts")
+        if self.attention_every is not None:
+            _require_positive(self, "attention_every")
+            if self.attention_window is None or self.attention_window < 1:
+                raise UsageError("attention_every needs an attention_window of 1 token or more")
         if self.mixer == "matrix-ar-ssm":
             _require_matrix_heads(self)
         if not 0 <= self.dropout < 1:

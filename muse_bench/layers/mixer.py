@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from muse_bench.config import Gate, ModelConfig
+from muse_bench.layers.local_attention import LocalAttention, WindowCache
 from muse_bench.layers.matrix_mixer import MatrixMixer, MatrixState
 from muse_kernels import causal_convolution, gated_scan
 from muse_kernels.precision import accumulation_dtype
@@ -161,12 +162,16 @@ class SemiseparableMixer(nn.Module):
         return mixed
 
 
-Mixer = Attention | SemiseparableMixer | MatrixMixer
-State = KeyValueCache | RecurrentState | MatrixState
+Mixer = Attention | LocalAttention | SemiseparableMixer | MatrixMixer
+State = KeyValueCache | WindowCache | RecurrentState | MatrixState
 
 
-def build_mixer(config: ModelConfig) -> Mixer:
-    """The mixer that the config names."""
+def build_mixer(config: ModelConfig, block: int) -> Mixer:
+    """The mixer that the config names for the block of this index."""
+    if config.attention_every is not None and block % config.attention_every == config.attention_every // 2:
+        assert config.attention_window is not None  # the config validates it
+        width = config.mixer_rank or config.d_model
+        return LocalAttention(config.d_model, width, config.n_heads, config.attention_window)
     if config.mixer == "attention":
         return Attention(config.d_model, config.n_heads, config.dropout)
     assert config.mixer_rank is not None  # the config validates it

@@ -11,6 +11,7 @@ from muse_bench.config import ModelConfig
 from muse_bench.layers.embedding import INITIAL_STD, HybridEmbedding, build_embedding
 from muse_bench.layers.ffn import EXPANSION, build_ffn
 from muse_bench.layers.head import Head, LowRankHead, build_head, plain_loss
+from muse_bench.layers.local_attention import LocalAttention
 from muse_bench.layers.matrix_mixer import MatrixMixer
 from muse_bench.layers.mixer import Attention, SemiseparableMixer, State, build_mixer
 from muse_bench.layers.norm import build_norm
@@ -21,11 +22,11 @@ from muse_kernels.precision import accumulation_dtype
 class Block(nn.Module):
     """x + mixer(norm x), then x + ffn(norm x); with `shared_norm` one norm serves both."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.gate_l1 = config.gate_l1
         self.mixer_norm = build_norm(config)
-        self.mixer = build_mixer(config)
+        self.mixer = build_mixer(config, index)
         self.ffn_norm = None if config.shared_norm else build_norm(config)
         self.ffn = build_ffn(config)
 
@@ -51,7 +52,7 @@ class Block(nn.Module):
 class EncoderBlock(nn.TransformerEncoderLayer):
     """PyTorch's own encoder layer as the reports used it: post-norm, ReLU, no mask."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, _: int) -> None:
         super().__init__(config.d_model, config.n_heads, EXPANSION * config.d_model, config.dropout, batch_first=True)
 
     def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:  # type: ignore[override]
@@ -68,7 +69,7 @@ class LanguageModel(nn.Module):
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_seq_len, config.d_model) if learned else None
         kind = EncoderBlock if config.block == "encoder" else Block
-        self.blocks = nn.ModuleList(kind(config) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(kind(config, index) for index in range(config.n_layers))
         self.norm = None if config.block == "encoder" else build_norm(config)
         self.head = build_head(config)
         # Called in backward whenever a part that is computed again has its gradients.
@@ -171,6 +172,8 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(module.weight, std=INITIAL_STD)
         for block in self.blocks:
             assert isinstance(block, Block)
-            if isinstance(block.mixer, Attention | MatrixMixer) and isinstance(block.ffn, nn.Sequential):
+            if isinstance(block.mixer, Attention | LocalAttention | MatrixMixer) and isinstance(
+                block.ffn, nn.Sequential
+            ):
                 for last in (block.mixer.out.weight, block.ffn[-1].get_parameter("weight")):
                     nn.init.normal_(last, std=residual_std)

@@ -131,7 +131,7 @@ PRESETS: dict[str, Preset] = {
         micro_batch=1,
     ),
     "muse": Preset(
-        "past 95 %: matrix-state AR-SSM, HTT beside the head's rows, 8-bit Muon in backward, bf16, one CUDA graph",
+        "past 95 %: matrix-state AR-SSM, windows of attention, HTT beside the head's rows, 8-bit Muon in backward",
         {
             "embedding": "hybrid",
             "embedding_rank": 32,
@@ -140,6 +140,8 @@ PRESETS: dict[str, Preset] = {
             "mixer_rank": Share(2),
             "state_size": 32,
             "query_heads": 1,
+            "attention_every": 3,
+            "attention_window": 512,
             "ffn": "low-rank",
             "ffn_rank": Share(4),
             "norm": "rms-norm",

@@ -82,6 +82,7 @@ VARIANTS = [
     ("ultra", {"gate_l1": 0.1, "decay": True}),
     ("baseline", {"embedding": "factorised", "embedding_rank": 5, "head": "tied"}),
     ("muse", {"n_heads": 4, "query_heads": 2}),
+    ("muse", {"attention_every": 2, "attention_window": 4}),
 ]
 
 
@@ -297,7 +298,9 @@ DECODERS = {
     "running sum": ("extreme", {}),
     "decay": ("extreme", {"decay": True}),
     "low-rank head": ("ultra", {}),
-    "matrix state": ("muse", {}),
+    "matrix state": ("muse", {"attention_every": None}),
+    "windows": ("muse", {"attention_every": 2, "attention_window": 4}),
+    "a window longer than the text": ("muse", {"attention_every": 1}),
     "matrix state, heads in groups": ("muse", {"n_heads": 4, "query_heads": 2}),
 }
 

@@ -1,0 +1,98 @@
+"""Attention inside windows: exact recall of what is near, at a cost that is linear in the sequence."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from muse_kernels import rms_norm
+
+SHARING = 2  # heads that share keys and values
+
+
+@dataclass(slots=True)
+class WindowCache:
+    """Keys and values of the window at hand, (batch, key heads, window, head_dim) each, `length` of them filled."""
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+
+
+class LocalAttention(nn.Module):
+    """Causal attention in which a token sees those before it in its own window of the sequence.
+
+    Queries and keys are normalised by head, and carry no positions: what came before the window, and where in the text
+    a token is, is left to mixers with a state. Where heads are even in number, two
+    share keys and values. The cache holds one window, however
+    long the text.
+    Source: Henry et al. 2020, arXiv:2010.04245 (normalised queries and keys); Ainslie et al. 2023, arXiv:2305.13245
+        (shared keys and values).
+    """
+
+    def __init__(self, d_model: int, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.key_heads = heads if heads % SHARING else heads // SHARING
+        self.head_dim = width // heads
+        self.qkv = nn.Linear(d_model, width + 2 * self.key_heads * self.head_dim, bias=False)
+        self.query_norm = nn.Parameter(torch.ones(self.head_dim))
+        self.key_norm = nn.Parameter(torch.ones(self.head_dim))
+        self.out = nn.Linear(width, d_model, bias=False)
+
+    def forward(self, x: Tensor, state: WindowCache | None = None) -> Tensor:
+        # (batch, seq, heads, head_dim) each
+        q, k, v = self.qkv(x).unflatten(-1, (-1, self.head_dim)).split((self.heads, self.key_heads, self.key_heads), 2)
+        q, k = rms_norm(q, self.query_norm), rms_norm(k, self.key_norm)
+        mixed = self._windows(q, k, v) if state is None else self._continue(q, k, v, state)
+        out: Tensor = self.out(mixed.flatten(2))
+        return out
+
+    def new_state(self, batch: int, max_seq_len: int) -> WindowCache:
+        """An empty cache; its size depends on the window, or on the text where that is shorter."""
+        like = self.key_norm  # the weights may be stored as int8
+        shape = (batch, self.key_heads, min(self.window, max_seq_len), self.head_dim)
+        return WindowCache(like.new_zeros(shape), like.new_zeros(shape))
+
+    def _windows(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Whole windows side by side as rows of a batch, then what is left."""
+        seq = q.shape[1]
+        if seq <= self.window:
+            return _attend(q, k, v)
+        whole = seq // self.window * self.window
+        rows = (part[:, :whole].unflatten(1, (-1, self.window)).flatten(0, 1) for part in (q, k, v))
+        mixed: Tensor = _attend(*rows).unflatten(0, (q.shape[0], -1)).flatten(1, 2)
+        if whole == seq:
+            return mixed
+        return torch.cat((mixed, _attend(*(part[:, whole:] for part in (q, k, v)))), dim=1)
+
+    def _continue(self, q: Tensor, k: Tensor, v: Tensor, state: WindowCache) -> Tensor:
+        """New tokens behind those in the cache, which begins again with each window."""
+        pieces, start = [], 0
+        while start < q.shape[1]:
+            if state.length == self.window:
+                state.length = 0
+            before, stop = state.length, min(q.shape[1], start + self.window - state.length)
+            state.length += stop - start
+            new = slice(before, state.length)
+            if state.length > state.keys.shape[2]:
+                raise IndexError(f"{state.length} tokens, but the cache holds {state.keys.shape[2]}")
+            state.keys[:, :, new] = k[:, start:stop].transpose(1, 2)
+            state.values[:, :, new] = v[:, start:stop].transpose(1, 2)
+            seen = (part[:, :, : state.length].transpose(1, 2) for part in (state.keys, state.values))
+            pieces.append(_attend(q[:, start:stop], *seen))
+            start = stop
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(batch, new, heads, head_dim): each of the last tokens of k and v sees those up to itself."""
+    new, all_of_them = q.shape[1], k.shape[1]
+    causal, mask = new > 1, None
+    if causal and all_of_them > new:  # SDPA's own mask is a square
+        causal, mask = False, q.new_ones(new, all_of_them, dtype=torch.bool).tril(all_of_them - new)
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    grouped = q.shape[1] != k.shape[1]
+    mixed = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
+    return mixed.transpose(1, 2)
