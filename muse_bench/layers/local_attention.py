@@ -24,9 +24,8 @@ class LocalAttention(nn.Module):
     """Causal attention in which a token sees those before it in its own window of the sequence.
 
     Queries and keys are normalised by head, and carry no positions: what came before the window, and where in the text
-    a token is, is left to mixers with a state. Where heads are even in number, two
-    share keys and values. The cache holds one window, however
-    long the text.
+    a token is, is left to mixers with a state. Where heads are even in number, two share keys and values. The cache
+    holds one window, however long the text.
     Source: Henry et al. 2020, arXiv:2010.04245 (normalised queries and keys); Ainslie et al. 2023, arXiv:2305.13245
         (shared keys and values).
     """

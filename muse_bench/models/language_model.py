@@ -123,7 +123,9 @@ class LanguageModel(nn.Module):
     def _embed(self, ids: Tensor) -> Tensor:
         if isinstance(self.embedding, HybridEmbedding):
             assert isinstance(self.head, LowRankHead)
-            embedded: Tensor = self.embedding(ids, self.head.rows(ids))
+            with scopes.scope("embedding"):
+                rows = self.head.rows(ids)
+            embedded: Tensor = self.embedding(ids, rows)
             return embedded
         return self.embedding(ids)  # type: ignore[no-any-return]
 
