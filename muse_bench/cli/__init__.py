@@ -22,6 +22,7 @@ from muse_bench.cli.measure import measure
 from muse_bench.cli.predict import predict
 from muse_bench.cli.quality import quality
 from muse_bench.cli.report import report
+from muse_bench.cli.sweep import sweep
 from muse_bench.cli.usage import describe
 from muse_bench.cli.verify_8gb import verify_8gb
 from muse_bench.errors import ExitCode, MuseBenchError
@@ -30,6 +31,7 @@ COMMANDS = (
     compare,
     verify_8gb,
     frontier,
+    sweep,
     measure,
     predict,
     report,

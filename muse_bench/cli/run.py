@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from rich.console import RenderableType
 
@@ -18,7 +18,7 @@ from muse_bench.errors import ExitCode, UsageError
 from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.runner import Runner
 from muse_bench.record import Record, RunFile
-from muse_bench.report import Run, formats
+from muse_bench.report import Format, Run, formats
 from muse_bench.report.words import NO_GPU
 
 NO_PROOFS = ProofOptions()
@@ -33,11 +33,13 @@ def run_cases(
     finish: Finish,
     show: Callable[[RunFile], RenderableType],
     proofs: ProofOptions = NO_PROOFS,
+    written: Iterable[Format[RunFile]] | None = None,
 ) -> RunFile:
     """Runs the cases, saves each as it finishes, then shows them all and writes the other outputs.
 
-    `finish` adds what takes all records so far: reductions and verdicts. What has finished is shown and written
-    also when the run is interrupted or a case turns out to be impossible; the exception goes on after that.
+    `finish` adds what takes all records so far: reductions and verdicts. `written` are the formats of the outputs, all
+    that there are unless told. What has finished is shown and written also when the run is interrupted or a case turns
+    out to be impossible; the exception goes on after that.
     Raises: UsageError for a wrong option, before anything runs and with nothing written.
     """
     _check_gpu(backend, options.gpu)
@@ -46,7 +48,7 @@ def run_cases(
     check_timeout(options)
     return keep_runs(
         _runs(cases, backend, options, proofs, finish),
-        Outputs(options.output or (), formats().values()),
+        Outputs(options.output or (), formats().values() if written is None else written),
         show,
         total=len(cases),
         finished=lambda run: len(run.records),

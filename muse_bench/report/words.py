@@ -6,6 +6,8 @@ from typing import Any
 from muse_bench.record import Record, RunFile
 from muse_bench.units import format_bytes
 
+ToText = Callable[[float | None], str]
+
 CATEGORIES: dict[str, str] = {
     "parameters": "parameters",
     "buffers": "buffers",

@@ -1,0 +1,52 @@
+"""A sweep as tables: peak and time per step at each value, and the exponents with which they grow."""
+
+from collections.abc import Mapping
+
+from muse_bench.analysis.sweep import along, exponent, peak_of, step_of, value_of
+from muse_bench.record import RunFile
+from muse_bench.report import words
+from muse_bench.report.sheet import Sheet
+from muse_bench.units import format_mib
+
+NAMES = {"seq": "sequence", "batch": "batch", "layers": "layers", "d-model": "width", "vocab": "vocabulary"}
+
+
+def sheets(run: RunFile, param: str, fit_from: int) -> list[Sheet]:
+    """The peaks, and the times where there are any, with a row for each value and a column for each model."""
+    found = [_sheet(run, param, fit_from, "Peak allocated, MiB", along(run.records, param, peak_of), _mib)]
+    times = along(run.records, param, step_of)
+    if any(times.values()):
+        found.append(_sheet(run, param, fit_from, "Time per step", times, words.duration_text))
+    return found
+
+
+def _sheet(
+    run: RunFile, param: str, fit_from: int, what: str, figures: Mapping[str, Mapping[int, float]], text: words.ToText
+) -> Sheet:
+    values = sorted({value for record in run.records if (value := value_of(record, param)) is not None})
+    failed = {(record.model, value_of(record, param)): record.status for record in run.records}
+    rows = []
+    for value in values:
+        cells = (_cell(points.get(value), failed.get((model, value)), text) for model, points in figures.items())
+        rows.append((f"{value:,}", *cells))
+    exponents = [exponent({x: y for x, y in points.items() if x >= fit_from}) for points in figures.values()]
+    grown = ("-" if found is None else f"{found:.3f}" for found in exponents)
+    rows.append((f"exponent from {fit_from:,}", *grown))
+    return Sheet(
+        title=f"{what}, by {NAMES[param]}",
+        headings=(NAMES[param], *map(words.plain, figures)),
+        rows=rows,
+        notes=(
+            f"{words.origin(run)}; {words.software(run)}.",
+            "exponent: p of the power law c x^p fitted to the logarithms, from the value that is named on.",
+            *words.failures(run.records),
+        ),
+    )
+
+
+def _cell(value: float | None, status: str | None, text: words.ToText) -> str:
+    return text(value) if value is not None else "-" if status in (None, "ok") else status
+
+
+def _mib(value: float | None) -> str:
+    return format_mib(None if value is None else int(value))
