@@ -102,6 +102,7 @@ class ModelConfig:
     checkpointing: Checkpointing = "none"
     checkpoint_parts: int = 1
     offload: bool = False
+    prefill_chunk: int | None = None
     int8_inference: bool = False
 
     def __post_init__(self) -> None:
@@ -116,6 +117,8 @@ class ModelConfig:
         if self.embedding == "hybrid" and self.head != "low-rank":
             raise UsageError(f"embedding 'hybrid' shares the rows of a low-rank head, and the head is '{self.head}'")
         _require_positive(self, "checkpoint_parts")
+        if self.prefill_chunk is not None:
+            _require_positive(self, "prefill_chunk")
         if self.attention_every is not None:
             _require_positive(self, "attention_every")
             if self.attention_window is None or self.attention_window < 1:

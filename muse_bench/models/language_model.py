@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -85,6 +86,9 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor, *, last_only: bool = False) -> Tensor:
         """Logits of every position, or with last_only of the last one: (batch, 1, vocab_size)."""
+        chunk = self.config.prefill_chunk
+        if last_only and chunk is not None and ids.shape[1] > chunk and not torch.is_grad_enabled():
+            return self._prefill(ids, chunk)
         hidden, _ = self.hidden(ids)
         return self._logits(hidden[:, -1:] if last_only else hidden)
 
@@ -133,6 +137,13 @@ class LanguageModel(nn.Module):
         """Logits (batch, 1, vocab_size) after the new ids (batch, new), updating the states."""
         hidden, _ = self.hidden(ids, states, start)
         return self._logits(hidden[:, -1:])
+
+    def _prefill(self, ids: Tensor, chunk: int) -> Tensor:
+        """The last position's logits, a chunk of the prompt at a time: activations are those of a chunk."""
+        states = self.new_states(*ids.shape)
+        for start in range(0, ids.shape[1], chunk):
+            hidden = self.hidden(ids[:, start : start + chunk], states, start)[0][:, -1:].clone()
+        return self._logits(hidden)
 
     def new_states(self, batch: int, max_seq_len: int) -> list[State]:
         """One empty decoding state a block."""

@@ -151,6 +151,7 @@ PRESETS: dict[str, Preset] = {
             "checkpointing": "sublayers",
             "checkpoint_parts": 2,
             "offload": True,
+            "prefill_chunk": 128,
         },
         dtype="bf16",
         optimizer="muon-8bit",

@@ -289,6 +289,15 @@ def test_the_last_logits_alone_are_those_of_the_last_position(ids, name):
     assert_same(last, model(ids)[:, -1:])
 
 
+@pytest.mark.parametrize("name", ["muse", "baseline", "ultra"])
+@pytest.mark.parametrize("chunk", [1, 4, 13, 20])
+def test_a_prompt_in_chunks_ends_in_the_same_logits(ids, name, chunk):
+    model = build(configure(name, prefill_chunk=chunk)).eval()
+    with torch.no_grad():
+        found, expected = model(ids, last_only=True), model(ids)[:, -1:]
+    assert_same(found, expected)
+
+
 # --- decoding
 
 
