@@ -137,6 +137,7 @@ def test_a_run_that_failed_is_told_by_the_exit_code(call, workers, capsys):
         ((*SHORT, "--lrs", "fast"), "--lrs 'fast'"),
         ((*SHORT, "--seeds", "0,-1"), "--seeds '0,-1'"),
         ((*SHORT, "--models", "encoder"), "'encoder' is not causal"),
+        ((*SHORT, "--models", "muse", "--dtype", "fp16"), "'muse' updates in backward"),
         ((*SHORT, "--models", "ultra", "--baseline", "tuned"), "--baseline 'tuned'"),
         ((*SHORT, "--vocab", "200"), "--vocab 200 is too small"),
         ((*SHORT, "--timeout", "0"), "--timeout 0"),
