@@ -27,11 +27,6 @@ class HostStore:
     def __init__(self) -> None:
         self._places: dict[int, Tensor] = {}
 
-    @property
-    def host_bytes(self) -> int:
-        """Host memory held."""
-        return sum(place.numel() * place.element_size() for place in self._places.values())
-
     def put(self, index: int, x: Tensor) -> None:
         """Copies x to the place of this index."""
         if x.device.type == "meta":

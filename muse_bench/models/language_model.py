@@ -117,9 +117,8 @@ class LanguageModel(nn.Module):
             with scopes.scope("positions"):
                 x = x + self.positions.weight[start:end]
         total: Tensor | None = None
-        self._parts = 0
         for index, block in enumerate(self.blocks):
-            x, penalty = self._run(block, x, None if states is None else states[index])
+            x, penalty = self._run(index, block, x, None if states is None else states[index])
             if penalty is not None:
                 total = penalty if total is None else total + penalty
         return (x if self.norm is None else self.norm(x)), total
@@ -156,21 +155,20 @@ class LanguageModel(nn.Module):
                 return logits
             return self.table.logits(hidden)
 
-    def _run(self, block: nn.Module, x: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
+    def _run(self, index: int, block: nn.Module, x: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
         if self.config.checkpointing == "none" or not self.training:
             result: tuple[Tensor, Tensor | None] = block(x, state)
             return result
         if self.config.checkpointing == "sublayers":
-            return self._run_sublayers(block, x), None
+            return self._run_sublayers(index, block, x), None
         stochastic = self.config.dropout > 0 or self.config.gate == "gumbel"
         return checkpoint(block, x, use_reentrant=False, preserve_rng_state=stochastic)  # type: ignore[no-any-return]
 
-    def _run_sublayers(self, block: nn.Module, x: Tensor) -> Tensor:
+    def _run_sublayers(self, index: int, block: nn.Module, x: Tensor) -> Tensor:
         assert isinstance(block, Block)
         rows = -(-len(x) // self.config.checkpoint_parts)
-        for part in block.sublayers():
-            index, self._parts = self._parts, self._parts + 1
-            x = recomputed(x, part, rows, self._store, index, self.on_gradients)
+        for place, part in enumerate(block.sublayers(), 2 * index):
+            x = recomputed(x, part, rows, self._store, place, self.on_gradients)
         return x
 
     def _initialise(self) -> None:
