@@ -140,7 +140,7 @@ def build_plan(sizes: ReferenceSizes, text: TextOptions, training: TrainingOptio
             raise UsageError(f"'{case.model}' is not causal: it sees the tokens that it should predict; leave it out")
         if case.update == "in-backward" and case.dtype == "fp16":
             raise UsageError(
-                f"'{case.model}' updates in backward, where a float16 loss scale cannot be undone: use --dtype bf16 or fp32"
+                f"'{case.model}' updates in backward, where a float16 loss scale cannot be undone: use --dtype bf16"
             )
     tokens = parse_count(training.tokens)
     step = sizes.batch * sizes.seq
