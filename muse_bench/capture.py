@@ -1,6 +1,7 @@
 """A step as a CUDA graph: run a few times as it is, then captured once and replayed, without Python in between."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -25,7 +26,8 @@ class GraphedStep:
             return
         if self._calls < WARM_STEPS:
             self._calls += 1
-            self._aside()
+            with aside(self._stream):
+                self._run()
             return
         torch.cuda.synchronize()
         torch.cuda.empty_cache()  # else what the steps before left would stay reserved beside the graph's memory
@@ -35,9 +37,12 @@ class GraphedStep:
         self._graph = graph
         graph.replay()
 
-    def _aside(self) -> None:
-        current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
-        with torch.cuda.stream(self._stream):
-            self._run()
-        current.wait_stream(self._stream)
+
+@contextlib.contextmanager
+def aside(side: torch.cuda.Stream) -> Iterator[None]:
+    """Another stream, as PyTorch asks for what runs before a capture; it and the current one wait for each other."""
+    current = torch.cuda.current_stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        yield
+    current.wait_stream(side)

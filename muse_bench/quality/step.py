@@ -1,11 +1,11 @@
 """One optimizer step: forward, backward, clipping, update; nothing in it waits for the device, float16 apart."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from muse_bench.capture import aside
 from muse_bench.errors import MuseBenchError
 from muse_bench.quality.batches import windows_at
 from muse_bench.quality.trial import CLIP_NORM
@@ -146,7 +146,7 @@ class CapturedStep(TrainingStep):
             return
         if self._done == GRAPH_WARMUP - 1:
             torch.cuda.reset_peak_memory_stats()
-        with _side_stream():
+        with aside(torch.cuda.Stream()):
             super()._first_half()
 
     def _second_half(self) -> None:
@@ -155,7 +155,7 @@ class CapturedStep(TrainingStep):
             if not self._in_backward:
                 self._graphs[1].replay()
             return
-        with _side_stream():
+        with aside(torch.cuda.Stream()):
             super()._second_half()
 
     def _capture(self) -> tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph]:
@@ -173,13 +173,3 @@ class CapturedStep(TrainingStep):
 
 class CannotCapture(MuseBenchError):  # noqa: N818
     """The step is none that a CUDA graph can hold; the message says why."""
-
-
-@contextlib.contextmanager
-def _side_stream() -> Iterator[None]:
-    """Another stream, as PyTorch asks for what runs before a capture; it and the current one wait for each other."""
-    current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-    side.wait_stream(current)
-    with torch.cuda.stream(side):
-        yield
-    current.wait_stream(side)
