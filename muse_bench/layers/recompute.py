@@ -26,19 +26,27 @@ class HostStore:
 
     def __init__(self) -> None:
         self._places: dict[int, Tensor] = {}
+        self._tickets: dict[int, int] = {}
 
-    def put(self, index: int, x: Tensor) -> None:
-        """Copies x to the place of this index."""
+    def put(self, index: int, x: Tensor) -> int:
+        """Copies x to the place of this index; returns the ticket that `get` asks for."""
+        ticket = self._tickets[index] = self._tickets.get(index, 0) + 1
         if x.device.type == "meta":
-            return
+            return ticket
         place = self._places.get(index)
         if place is None or place.shape != x.shape or place.dtype != x.dtype:
             place = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda)
             self._places[index] = place
         place.copy_(x, non_blocking=True)
+        return ticket
 
-    def get(self, index: int, rows: slice, like: Tensor) -> Tensor:
-        """These rows of what was put there, on the device, in the shape and dtype of `like`."""
+    def get(self, index: int, ticket: int, rows: slice, like: Tensor) -> Tensor:
+        """These rows of what was put there, on the device, in the shape and dtype of `like`.
+
+        Raises: RuntimeError when something else has been put there since.
+        """
+        if self._tickets[index] != ticket:
+            raise RuntimeError("the model ran forward again before this backward: its checkpoints hold one run")
         x = torch.empty_like(like)
         if x.device.type != "meta":
             x.copy_(self._places[index][rows], non_blocking=True)
@@ -72,7 +80,7 @@ class Recomputed(torch.autograd.Function):
         if store is None:
             ctx.save_for_backward(x)
         else:
-            store.put(index, x)
+            ctx.ticket = store.put(index, x)
         return y
 
     @staticmethod
@@ -83,7 +91,10 @@ class Recomputed(torch.autograd.Function):
             grad = grad.contiguous()
         for some in slices(len(grad), min(ctx.rows, len(grad))):
             with scopes.scope(STREAM):
-                x = ctx.store.get(ctx.index, some, grad[some]) if kept is None else kept[some].detach()
+                if kept is None:
+                    x = ctx.store.get(ctx.index, ctx.ticket, some, grad[some])
+                else:
+                    x = kept[some].detach()
             grad[some] += _gradient(ctx.part, x, grad[some])
             del x
         if ctx.done is not None:

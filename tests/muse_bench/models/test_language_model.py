@@ -242,6 +242,15 @@ def test_sublayers_that_run_again_change_no_gradient(ids, targets, changes):
         assert_same(found[1][name], gradient, msg=name)
 
 
+def test_a_second_forward_before_a_backward_is_refused(ids, targets):
+    """Its checkpoints would take the places of the first one's, whose gradients would be silently wrong."""
+    model = build(configure("muse"))
+    first = model.loss(ids, targets)
+    model.loss(ids.flip(0), targets)
+    with pytest.raises(RuntimeError, match="ran forward again"):
+        first.backward()
+
+
 def test_a_head_sends_no_gradient_through_the_embedding(ids, targets):
     """The rows that a hybrid embedding borrows get no second share: the first is used as soon as it is there."""
     model = build(configure("muse", checkpointing="none"))
