@@ -91,10 +91,7 @@ class Recomputed(torch.autograd.Function):
             grad = grad.contiguous()
         for some in slices(len(grad), min(ctx.rows, len(grad))):
             with scopes.scope(STREAM):
-                if kept is None:
-                    x = ctx.store.get(ctx.index, ctx.ticket, some, grad[some])
-                else:
-                    x = kept[some].detach()
+                x = ctx.store.get(ctx.index, ctx.ticket, some, grad[some]) if kept is None else kept[some].detach()
             grad[some] += _gradient(ctx.part, x, grad[some])
             del x
         if ctx.done is not None:
