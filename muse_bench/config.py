@@ -29,6 +29,7 @@ Mode = Literal["train", "forward-backward", "inference", "decode"]
 Norm = Literal["layer-norm", "rms-norm"]
 Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "muon-8bit", "sgd", "adafactor", "none"]
 Positions = Literal["none", "learned"]
+Residence = Literal["device", "host"]
 Update = Literal["after", "in-backward"]
 Workspace = Literal["default", "off"]
 
@@ -102,6 +103,7 @@ class ModelConfig:
     checkpointing: Checkpointing = "none"
     checkpoint_parts: int = 1
     offload: bool = False
+    weights: Residence = "device"
     prefill_chunk: int | None = None
     int8_inference: bool = False
 
@@ -123,6 +125,8 @@ class ModelConfig:
             _require_positive(self, "attention_every")
             if self.attention_window is None or self.attention_window < 1:
                 raise UsageError("attention_every needs an attention_window of 1 token or more")
+        if self.weights == "host" and (self.checkpointing != "sublayers" or self.head == "tied" or self.int8_inference):
+            raise UsageError("weights 'host' needs checkpointing 'sublayers', a head of its own, and no int8_inference")
         if self.mixer == "matrix-ar-ssm":
             _require_matrix_heads(self)
         if not 0 <= self.dropout < 1:
@@ -177,6 +181,8 @@ class Case:
             raise UsageError(
                 f"micro-batch {self.micro_batch} with an update in backward would update after each: leave one out"
             )
+        if self.mode == "train" and self.update == "after" and self.config and self.config.weights == "host":
+            raise UsageError("weights in host memory are updated in backward: set update to 'in-backward'")
         if self.warmup_steps < 0:
             raise UsageError(f"warm-up steps {self.warmup_steps} is negative: use 0 or more")
         if self.mode == "decode" and self.config is not None and not self.config.causal:

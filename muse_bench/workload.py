@@ -90,10 +90,7 @@ def _update_in_backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> N
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    together: set[nn.Parameter] = set()
-    if isinstance(model, LanguageModel) and model.config.checkpointing == "sublayers":
-        model.on_gradients = update
-        together = set(model.blocks.parameters())
+    together = model.update_in_backward(update, optimizer.state) if isinstance(model, LanguageModel) else set()
     for parameter in model.parameters():
         if parameter not in together:
             parameter.register_post_accumulate_grad_hook(update)

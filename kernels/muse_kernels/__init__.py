@@ -8,6 +8,7 @@ from muse_kernels.diagonal_scan import diagonal_scan
 from muse_kernels.discretise import discretise
 from muse_kernels.gated_rms_norm import gated_rms_norm
 from muse_kernels.gated_scan import gated_scan
+from muse_kernels.host_rows import host_rows
 from muse_kernels.implementation import Implementation
 from muse_kernels.int8_linear import int8_linear, quantise_int8
 from muse_kernels.linear_cross_entropy import linear_cross_entropy, tensor_train_cross_entropy
@@ -25,6 +26,7 @@ __all__ = [
     "discretise",
     "gated_rms_norm",
     "gated_scan",
+    "host_rows",
     "int8_linear",
     "linear_cross_entropy",
     "low_rank_ffn",

@@ -41,12 +41,14 @@ class LocalAttention(nn.Module):
         self.out = nn.Linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor, state: WindowCache | None = None) -> Tensor:
-        # (batch, seq, heads, head_dim) each
-        q, k, v = self.qkv(x).unflatten(-1, (-1, self.head_dim)).split((self.heads, self.key_heads, self.key_heads), 2)
-        q, k = rms_norm(q, self.query_norm), rms_norm(k, self.key_norm)
-        mixed = self._windows(q, k, v) if state is None else self._continue(q, k, v, state)
+        mixed = self._windows(self.qkv(x)) if state is None else self._continue(self.qkv(x), state)
         out: Tensor = self.out(mixed.flatten(2))
         return out
+
+    def _split(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v, (batch, seq, heads, head_dim) each."""
+        q, k, v = projected.unflatten(-1, (-1, self.head_dim)).split((self.heads, self.key_heads, self.key_heads), 2)
+        return q, k, v
 
     def new_state(self, batch: int, max_seq_len: int) -> WindowCache:
         """An empty cache; its size depends on the window, or on the text where that is shorter."""
@@ -54,8 +56,10 @@ class LocalAttention(nn.Module):
         shape = (batch, self.key_heads, min(self.window, max_seq_len), self.head_dim)
         return WindowCache(like.new_zeros(shape), like.new_zeros(shape))
 
-    def _windows(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _windows(self, projected: Tensor) -> Tensor:
         """Whole windows side by side as rows of a batch, then what is left."""
+        q, k, v = self._split(projected)
+        q, k = rms_norm(q, self.query_norm), rms_norm(k, self.key_norm)
         seq = q.shape[1]
         if seq <= self.window:
             return _attend(q, k, v)
@@ -66,23 +70,31 @@ class LocalAttention(nn.Module):
             return mixed
         return torch.cat((mixed, _attend(*(part[:, whole:] for part in (q, k, v)))), dim=1)
 
-    def _continue(self, q: Tensor, k: Tensor, v: Tensor, state: WindowCache) -> Tensor:
+    def _continue(self, projected: Tensor, state: WindowCache) -> Tensor:
         """New tokens behind those in the cache, which begins again with each window."""
-        pieces, start = [], 0
-        while start < q.shape[1]:
+        pieces, start, seq = [], 0, projected.shape[1]
+        while start < seq:
             if state.length == self.window:
                 state.length = 0
-            before, stop = state.length, min(q.shape[1], start + self.window - state.length)
-            state.length += stop - start
-            new = slice(before, state.length)
-            if state.length > state.keys.shape[2]:
-                raise IndexError(f"{state.length} tokens, but the cache holds {state.keys.shape[2]}")
-            state.keys[:, :, new] = k[:, start:stop].transpose(1, 2)
-            state.values[:, :, new] = v[:, start:stop].transpose(1, 2)
-            seen = (part[:, :, : state.length].transpose(1, 2) for part in (state.keys, state.values))
-            pieces.append(_attend(q[:, start:stop], *seen))
+            stop = min(seq, start + self.window - state.length)
+            q = self._remember(projected[:, start:stop], state)
             start = stop
+            if start == seq:
+                del projected  # its memory, before attention takes some
+            seen = (part[:, :, : state.length].transpose(1, 2) for part in (state.keys, state.values))
+            q = rms_norm(q, self.query_norm)
+            pieces.append(_attend(q, *seen))
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)
+
+    def _remember(self, projected: Tensor, state: WindowCache) -> Tensor:
+        """Keys and values of the new tokens go to the cache; returns their queries."""
+        q, k, v = self._split(projected)
+        before, state.length = state.length, state.length + q.shape[1]
+        if state.length > state.keys.shape[2]:
+            raise IndexError(f"{state.length} tokens, but the cache holds {state.keys.shape[2]}")
+        state.keys[:, :, before : state.length] = rms_norm(k, self.key_norm).transpose(1, 2)
+        state.values[:, :, before : state.length] = v.transpose(1, 2)
+        return q.contiguous()
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -90,7 +102,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     new, all_of_them = q.shape[1], k.shape[1]
     causal, mask = new > 1, None
     if causal and all_of_them > new:  # SDPA's own mask is a square
-        causal, mask = False, q.new_ones(new, all_of_them, dtype=torch.bool).tril(all_of_them - new)
+        causal, mask = False, q.new_full((new, all_of_them), -torch.inf).triu_(all_of_them - new + 1)
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     grouped = q.shape[1] != k.shape[1]
     mixed = functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)

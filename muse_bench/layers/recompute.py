@@ -3,6 +3,7 @@
 Backward runs the part again, a few sequences at a time, and calls back once its parameters have their gradients.
 """
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from muse_bench import scopes
 from muse_kernels.chunks import slices
 
 Part = Callable[[Tensor], Tensor]
+Lend = Callable[[bool], contextlib.AbstractContextManager[None]]
 STREAM = "(residual stream)"  # what memory that belongs to no module is attributed to
 
 
@@ -54,15 +56,15 @@ class HostStore:
 
 
 def recomputed(
-    x: Tensor, part: Part, rows: int, store: HostStore | None, index: int, done: Callable[[], None] | None
+    x: Tensor, part: Part, rows: int, store: HostStore | None, index: int, lend: Lend, done: Callable[[], None] | None
 ) -> Tensor:
     """x + part(x) for x (batch, ...), `rows` sequences at a time, forwards and backwards.
 
     Keeps x, or has the store keep it in the place of this index. The part's parameters get their gradients inside
-    backward; `done` is called after. The gradient of x is added to that of the result, in its memory: only the next
+    backward; `done` is called after. `lend(backward)` has its weights at hand while it runs, each time. The gradient of x is added to that of the result, in its memory: only the next
     part may have used the result.
     """
-    return Recomputed.apply(x, part, rows, store, index, done)  # type: ignore[no-any-return, no-untyped-call]
+    return Recomputed.apply(x, part, rows, store, index, lend, done)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Recomputed(torch.autograd.Function):
@@ -70,13 +72,21 @@ class Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, part: Part, rows: int, store: HostStore | None, index: int, done: Callable[[], None] | None
+        ctx: Any,
+        x: Tensor,
+        part: Part,
+        rows: int,
+        store: HostStore | None,
+        index: int,
+        lend: Lend,
+        done: Callable[[], None] | None,
     ) -> Tensor:
         with scopes.scope(STREAM):
             y = torch.empty_like(x)
-        for some in slices(len(x), rows):
-            torch.add(x[some], part(x[some]), out=y[some])
-        ctx.part, ctx.rows, ctx.store, ctx.index, ctx.done = part, rows, store, index, done
+        with lend(False):
+            for some in slices(len(x), rows):
+                torch.add(x[some], part(x[some]), out=y[some])
+        ctx.part, ctx.rows, ctx.store, ctx.index, ctx.lend, ctx.done = part, rows, store, index, lend, done
         if store is None:
             ctx.save_for_backward(x)
         else:
@@ -89,14 +99,15 @@ class Recomputed(torch.autograd.Function):
         kept = None if ctx.store is not None else ctx.saved_tensors[0]
         with scopes.scope(STREAM):
             grad = grad.contiguous()
-        for some in slices(len(grad), min(ctx.rows, len(grad))):
-            with scopes.scope(STREAM):
-                x = ctx.store.get(ctx.index, ctx.ticket, some, grad[some]) if kept is None else kept[some].detach()
-            grad[some] += _gradient(ctx.part, x, grad[some])
-            del x
-        if ctx.done is not None:
-            ctx.done()
-        return grad, None, None, None, None, None
+        with ctx.lend(True):
+            for some in slices(len(grad), min(ctx.rows, len(grad))):
+                with scopes.scope(STREAM):
+                    x = ctx.store.get(ctx.index, ctx.ticket, some, grad[some]) if kept is None else kept[some].detach()
+                grad[some] += _gradient(ctx.part, x, grad[some])
+                del x
+            if ctx.done is not None:
+                ctx.done()
+        return grad, None, None, None, None, None, None
 
 
 class _Light(torch.autograd.Function):

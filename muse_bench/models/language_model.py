@@ -1,23 +1,31 @@
 """The one language model: its parts are chosen by a `ModelConfig`."""
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from muse_bench import scopes
 from muse_bench.config import ModelConfig
 from muse_bench.layers.embedding import INITIAL_STD, HybridEmbedding, build_embedding
 from muse_bench.layers.ffn import EXPANSION, build_ffn
-from muse_bench.layers.head import Head, LowRankHead, build_head, plain_loss
+from muse_bench.layers.head import DenseHead, Head, LowRankHead, build_head, plain_loss
 from muse_bench.layers.local_attention import LocalAttention
 from muse_bench.layers.matrix_mixer import MatrixMixer
 from muse_bench.layers.mixer import Attention, SemiseparableMixer, State, build_mixer
 from muse_bench.layers.norm import build_norm
 from muse_bench.layers.recompute import HostStore, recomputed
+from muse_bench.streaming.weights import HostTable, HostWeights, OptimizerState
+from muse_kernels import host_rows
+from muse_kernels.chunks import slices
 from muse_kernels.precision import accumulation_dtype
+
+Lend = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 class Block(nn.Module):
@@ -30,24 +38,39 @@ class Block(nn.Module):
         self.mixer = build_mixer(config, index)
         self.ffn_norm = None if config.shared_norm else build_norm(config)
         self.ffn = build_ffn(config)
+        self.lend: Lend = lambda place: contextlib.nullcontext()  # has the weights of the mixer (0) or FFN (1) at hand
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, Tensor | None]:
         """The next hidden state, and the L1 penalty of the gates when there is one."""
-        mixed, penalty = self._mix(self.mixer_norm(x), state)
+        with self.lend(0):
+            mixed, penalty = self._mix(self.mixer_norm(x), state)
         x = x + mixed
         norm = self.mixer_norm if self.ffn_norm is None else self.ffn_norm
-        return x + self.ffn(norm(x)), penalty
+        with self.lend(1):
+            return x + self.ffn(norm(x)), penalty
 
-    def sublayers(self) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
+    def sublayers(self, state: State | None = None) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
         """The two halves, each (batch, seq, d_model) to what it adds to the residual stream."""
         norm = self.mixer_norm if self.ffn_norm is None else self.ffn_norm
-        return lambda x: self.mixer(self.mixer_norm(x)), lambda x: self.ffn(norm(x))
+        return lambda x: self.mixer(self.mixer_norm(x), state), lambda x: self.ffn(norm(x))
 
     def _mix(self, x: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
         if isinstance(self.mixer, SemiseparableMixer) and self.gate_l1:
             mixed, gates = self.mixer.mix(x, state)  # type: ignore[arg-type]
             return mixed, self.gate_l1 * gates.to(accumulation_dtype(gates.dtype)).mean()
         return self.mixer(x, state), None
+
+
+def _go_through(block: Block, x: Tensor, chunk: int) -> None:
+    """Adds to x (batch, seq, d_model) what each half of the block makes of it, a chunk of the sequence at a time."""
+    state = block.mixer.new_state(*x.shape[:2])  # type: ignore[operator]
+    for half in range(2):
+        part = block.sublayers(state)[half]
+        with block.lend(half):
+            for some in slices(x.shape[1], chunk):
+                x[:, some] += part(x[:, some])
+        del state, part  # the memory of a state that nobody goes on from
+        state = None
 
 
 class EncoderBlock(nn.TransformerEncoderLayer):
@@ -73,11 +96,14 @@ class LanguageModel(nn.Module):
         self.blocks = nn.ModuleList(kind(config, index) for index in range(config.n_layers))
         self.norm = None if config.block == "encoder" else build_norm(config)
         self.head = build_head(config)
-        # Called in backward whenever a part that is computed again has its gradients.
-        self.on_gradients: Callable[[], None] | None = None
+        self._on_gradients: Callable[[], None] | None = None
         self._store = HostStore() if config.offload else None
+        self._weights: HostWeights | None = None
+        self._host_table: HostTable | None = None
         if config.block != "encoder":
             self._initialise()
+        if config.weights == "host":
+            self._move_to_host()
 
     @property
     def table(self) -> Head:
@@ -96,7 +122,7 @@ class LanguageModel(nn.Module):
         """Mean cross-entropy of the next tokens, plus, in training, the penalty of the gates when there is one."""
         hidden, penalty = self.hidden(ids)
         if self.config.loss == "fused":
-            with scopes.scope("loss"):
+            with scopes.scope("loss"), self._table_at_hand():
                 loss = self.table.loss(hidden, targets)
         else:
             logits = self._logits(hidden)
@@ -109,13 +135,8 @@ class LanguageModel(nn.Module):
 
         `states` and `start` continue sequences of which `start` tokens have gone through already.
         """
-        x: Tensor = self._embed(ids)
-        if self.positions is not None:
-            end = start + ids.shape[1]
-            if end > self.config.max_seq_len:
-                raise IndexError(f"{end} tokens, but the model has {self.config.max_seq_len} positions")
-            with scopes.scope("positions"):
-                x = x + self.positions.weight[start:end]
+        x = self._embed(ids, start)
+        self._begin()
         total: Tensor | None = None
         for index, block in enumerate(self.blocks):
             x, penalty = self._run(index, block, x, None if states is None else states[index])
@@ -123,14 +144,53 @@ class LanguageModel(nn.Module):
                 total = penalty if total is None else total + penalty
         return (x if self.norm is None else self.norm(x)), total
 
-    def _embed(self, ids: Tensor) -> Tensor:
+    def update_in_backward(self, update: Callable[[], None], state: OptimizerState) -> set[nn.Parameter]:
+        """Calls `update` in backward whenever a part that is computed again has its gradients; returns whose.
+
+        `state` is the optimizer's: for weights in host memory it moves there too.
+        """
+        if self.config.checkpointing != "sublayers":
+            return set()
+        self._on_gradients = update
+        updated = set(self.blocks.parameters())
+        if self._weights is not None and self._host_table is not None:
+            self._weights.optimizer_state = self._host_table.optimizer_state = state
+            updated.add(self._table_weight)
+        return updated
+
+    def _embed(self, ids: Tensor, start: int) -> Tensor:
+        """Vectors of the ids, which begin at this position."""
         if isinstance(self.embedding, HybridEmbedding):
-            assert isinstance(self.head, LowRankHead)
             with scopes.scope("embedding"):
-                rows = self.head.rows(ids)
-            embedded: Tensor = self.embedding(ids, rows)
-            return embedded
-        return self.embedding(ids)  # type: ignore[no-any-return]
+                rows = self._rows(ids)
+            x: Tensor = self.embedding(ids, rows)
+        else:
+            x = self.embedding(ids)
+        if self.positions is None:
+            return x
+        end = start + ids.shape[1]
+        if end > self.config.max_seq_len:
+            raise IndexError(f"{end} tokens, but the model has {self.config.max_seq_len} positions")
+        with scopes.scope("positions"):
+            return x + self.positions.weight[start:end]
+
+    def _begin(self) -> None:
+        """A pass begins: weights in host memory take turns on the device from here on."""
+        if self._weights is not None:
+            if torch.is_grad_enabled() and not self.training:
+                raise RuntimeError("weights in host memory are gone before backward: call train(), or use no_grad()")
+            self._weights.begin(2 if self.training else 1)
+
+    def _rows(self, ids: Tensor) -> Tensor:
+        assert isinstance(self.head, LowRankHead)
+        if self._host_table is None:
+            return self.head.rows(ids)
+        values = self._host_table.values
+        if values is None:
+            return torch.empty(
+                *ids.shape, self._table_weight.shape[1], dtype=self._table_weight.dtype, device=ids.device
+            )
+        return host_rows(values, ids)
 
     def decode_step(self, ids: Tensor, states: list[State], start: int) -> Tensor:
         """Logits (batch, 1, vocab_size) after the new ids (batch, new), updating the states."""
@@ -138,11 +198,15 @@ class LanguageModel(nn.Module):
         return self._logits(hidden[:, -1:])
 
     def _prefill(self, ids: Tensor, chunk: int) -> Tensor:
-        """The last position's logits, a chunk of the prompt at a time: activations are those of a chunk."""
-        states = self.new_states(*ids.shape)
-        for start in range(0, ids.shape[1], chunk):
-            hidden = self.hidden(ids[:, start : start + chunk], states, start)[0][:, -1:].clone()
-        return self._logits(hidden)
+        """The last position's logits; each half of a block goes through the prompt a chunk at a time."""
+        x = torch.cat([self._embed(ids[:, some], some.start) for some in slices(ids.shape[1], chunk)], dim=1)
+        self._begin()
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            _go_through(block, x, chunk)
+        last = x[:, -1:].clone()
+        del x
+        return self._logits(last if self.norm is None else self.norm(last))
 
     def new_states(self, batch: int, max_seq_len: int) -> list[State]:
         """One empty decoding state a block."""
@@ -150,10 +214,67 @@ class LanguageModel(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         with scopes.scope("head"):
+            if self._host_table is not None and not torch.is_grad_enabled():
+                return self._sliced_logits(hidden)
             if self.config.checkpointing == "everything" and hidden.requires_grad:
                 logits: Tensor = checkpoint(self.table.logits, hidden, use_reentrant=False, preserve_rng_state=False)
                 return logits
-            return self.table.logits(hidden)
+            with self._table_at_hand():
+                return self.table.logits(hidden)
+
+    @property
+    def _table_weight(self) -> nn.Parameter:
+        assert isinstance(self.head, DenseHead)
+        return self.head.up.weight
+
+    @contextlib.contextmanager
+    def _table_at_hand(self) -> Iterator[None]:
+        """The head's table is on the device: until its gradient is there, if it is to have one."""
+        table = self._host_table
+        if table is not None:
+            table.fetch()
+        yield
+        if table is not None and not torch.is_grad_enabled():
+            table.release(keep=False)
+
+    def _table_has_gradient(self, _: Tensor) -> None:
+        table, update = self._host_table, self._on_gradients
+        assert table is not None
+        if update is not None:
+            with table.updating():
+                update()
+        table.release(keep=update is not None)
+
+    def _sliced_logits(self, hidden: Tensor) -> Tensor:
+        """Logits from a table in host memory, of which a slice at a time is copied to the device."""
+        assert self._host_table is not None and isinstance(self.head, DenseHead)
+        if isinstance(self.head, LowRankHead):
+            hidden = self.head.down(hidden)
+        table, bias = self._host_table, self.head.up.bias
+        logits = hidden.new_empty(*hidden.shape[:-1], self.config.vocab_size)
+        for some, rows in table.slices():
+            logits[..., some] = functional.linear(hidden, rows, None if bias is None else bias[some])
+        return logits
+
+    def _move_to_host(self) -> None:
+        parts = [list(part.parameters()) for block in self.blocks for part in (block.mixer, block.ffn)]  # type: ignore[union-attr]
+        self._weights = HostWeights(parts)
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            block.lend = functools.partial(self._lend_half, index)
+        self._host_table = HostTable(self._table_weight, self._weights)
+        self._table_weight.register_post_accumulate_grad_hook(self._table_has_gradient)
+
+    def _lend_half(self, block: int, half: int) -> contextlib.AbstractContextManager[None]:
+        return self._lend(2 * block + half, backward=False)
+
+    def _lend(self, place: int, backward: bool) -> contextlib.AbstractContextManager[None]:
+        """The weights of a half block are at hand, and those of the next on their way."""
+        if self._weights is None:
+            return contextlib.nullcontext()
+        following = place - 1 if backward else place + 1
+        update = backward and self._on_gradients is not None
+        return self._weights.at_hand(place, following if 0 <= following < len(self._weights) else None, update=update)
 
     def _run(self, index: int, block: nn.Module, x: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
         if self.config.checkpointing == "none" or not self.training:
@@ -168,7 +289,8 @@ class LanguageModel(nn.Module):
         assert isinstance(block, Block)
         rows = -(-len(x) // self.config.checkpoint_parts)
         for place, part in enumerate(block.sublayers(), 2 * index):
-            x = recomputed(x, part, rows, self._store, place, self.on_gradients)
+            lend = functools.partial(self._lend, place)
+            x = recomputed(x, part, rows, self._store, place, lend, self._on_gradients)
         return x
 
     def _initialise(self) -> None:

@@ -14,15 +14,16 @@ from muse_bench.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A rank that is a share of d_model: d_model // divisor, rounded down to a multiple, and at least the minimum."""
+    """A rank that is a share of d_model: times * d_model // divisor, down to a multiple, and at least the minimum."""
 
     divisor: int
     minimum: int = 1
     multiple: int = 1
+    times: int = 1
 
     def of(self, d_model: int) -> int:
         """The rank at this width."""
-        share = d_model // self.divisor
+        share = self.times * d_model // self.divisor
         return max(share // self.multiple * self.multiple or share, self.minimum)
 
 
@@ -137,20 +138,21 @@ PRESETS: dict[str, Preset] = {
             "embedding_rank": 32,
             "n_heads": Share(128),
             "mixer": "matrix-ar-ssm",
-            "mixer_rank": Share(2),
+            "mixer_rank": Share(1),
             "state_size": 32,
             "query_heads": 1,
-            "attention_every": 3,
+            "attention_every": 2,
             "attention_window": 512,
             "ffn": "low-rank",
-            "ffn_rank": Share(4),
+            "ffn_rank": Share(2, times=3),
             "norm": "rms-norm",
             "head": "low-rank",
-            "head_rank": Share(5, multiple=32),
+            "head_rank": Share(8, multiple=32, times=3),
             "loss": "fused",
             "checkpointing": "sublayers",
             "checkpoint_parts": 2,
             "offload": True,
+            "weights": "host",
             "prefill_chunk": 128,
         },
         dtype="bf16",

@@ -74,10 +74,10 @@ def train(trial: Trial, device: torch.device, say: Say) -> dict[str, Any]:
 
 
 def on_device(case: Case) -> Case:
-    """The case with its checkpoints on the device: the same arithmetic, without the copies to the host."""
-    if case.config is None or not case.config.offload:
+    """The case with checkpoints and weights on the device: the same arithmetic, without the copies to the host."""
+    if case.config is None:
         return case
-    return dataclasses.replace(case, config=dataclasses.replace(case.config, offload=False))
+    return dataclasses.replace(case, config=dataclasses.replace(case.config, offload=False, weights="device"))
 
 
 class _Run:

@@ -1,0 +1,1 @@
+"""Host-resident weights and optimizer state: on the device only while they are at work."""
