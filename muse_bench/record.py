@@ -88,6 +88,8 @@ class Record:
 
     `device_lower_bytes` and `device_upper_bytes` bound the device's use around a prediction; a measurement has none.
     `smallest_budget_bytes` is the least the device may have for the steps to run still, context included.
+    `host_bytes` holds what the case keeps in pinned host memory, by part; it is empty where that is nothing.
+    `update` is when the optimizer runs, after or in backward; `execution` is how steps are launched, eager or graph.
     `peers` holds the steady peak that each other predictor expects, in bytes, on a prediction that asked them.
     """
 
@@ -102,6 +104,8 @@ class Record:
     gpu: str | None = None
     reason: str | None = None
     optimizer: str | None = None
+    update: str | None = None
+    execution: str | None = None
     autocast: str | None = None
     workspace_setting: str = "default"
     logits: str = "all"
@@ -116,6 +120,7 @@ class Record:
     device_peak_provenance: str | None = None
     device_lower_bytes: int | None = None
     device_upper_bytes: int | None = None
+    host_bytes: dict[str, int] | None = None
     ledger: Ledger | None = None
     context_bytes: int | None = None
     context_source: str | None = None
@@ -133,6 +138,11 @@ class Record:
     peers: dict[str, int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     duration_seconds: float | None = None
+
+    @property
+    def host_total_bytes(self) -> int | None:
+        """All that the case keeps in pinned host memory."""
+        return None if self.host_bytes is None else sum(self.host_bytes.values())
 
     @classmethod
     def from_json(cls, values: Any) -> Self:

@@ -55,7 +55,7 @@ def check_values(kind: type, values: dict[str, Any]) -> None:
     hints = typing.get_type_hints(kind)
     for name, value in values.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and name.endswith("_bytes") and not is_size(value):
+        if value is not None and name.endswith("_bytes") and not _are_sizes(value):
             raise UsageError(f"'{name}' is {value!r:.60}: it must be a whole number of bytes")
         if number and value < 0 and name != "reduction":
             raise UsageError(f"'{name}' is {value!r:.60}: it must be a number of at least zero")
@@ -70,6 +70,12 @@ def check_values(kind: type, values: dict[str, Any]) -> None:
 def is_size(value: Any) -> bool:
     """Whether it is a whole number, from 0, that 63 bits hold."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
+
+
+def _are_sizes(value: Any) -> bool:
+    """Whether it is a size, or an object of sizes whose sum is one too."""
+    parts = list(value.values()) if isinstance(value, dict) else [value]
+    return all(map(is_size, parts)) and is_size(sum(parts))
 
 
 def _fits(value: Any, hint: Any) -> bool:

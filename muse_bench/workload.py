@@ -66,6 +66,10 @@ class Workload:
         """The number of parameters, each shared one once, int8 weights and buffers not counted."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    def host_bytes(self) -> dict[str, int] | None:
+        """What the steps so far have kept in pinned host memory, in bytes by part; None for a user's own model."""
+        return self.model.host_bytes() if isinstance(self.model, LanguageModel) else None
+
 
 def build_workload(case: Case, device: torch.device) -> Workload:
     """Builds the model on the device in the case's dtype, its optimizer and a random batch.

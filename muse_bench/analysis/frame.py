@@ -14,6 +14,8 @@ NESTED = ("config", "ledger", "modules", "timeline", "peers")
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     """SPEC's fields as columns; the ledger's as `ledger_*`, the config's as `config_*`; missing stays missing.
 
+    `host_bytes` is all that is kept in host memory, and `host_*_bytes` its parts.
+
     Whole numbers keep an integer type with missing values in the column, so that bytes never turn into floats.
     """
     rows = [_flatten(record) for record in records]
@@ -31,6 +33,9 @@ def _flatten(record: Record) -> dict[str, Any]:
             flat |= {f"ledger_{name}": getattr(value, name, None) for name in LEDGER_FIELDS}
         elif field.name == "proof":
             flat |= {f"proof_{part.name}": getattr(value, part.name, None) for part in dataclasses.fields(Proof)}
+        elif field.name == "host_bytes":
+            flat["host_bytes"] = record.host_total_bytes
+            flat |= {f"host_{part.replace(' ', '_')}_bytes": size for part, size in (value or {}).items()}
         elif field.name == "peers":
             flat |= {f"peer_{name.replace('-', '_')}_bytes": answer for name, answer in value.items()}
         elif field.name == "notes":

@@ -19,6 +19,8 @@ def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
         provenance=provenance,
         gpu=gpu,
         optimizer=case.optimizer if case.mode == "train" else None,
+        update=case.update if case.mode == "train" and case.optimizer != "none" else None,
+        execution=case.execution,
         autocast=case.autocast,
         workspace_setting=case.workspace,
         logits=case.logits,

@@ -159,6 +159,7 @@ class Runner:
             peak_allocated_bytes=values["cold_peak_allocated_bytes" if single else "steady_peak_allocated_bytes"],
             cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],
             peak_reserved_bytes=peak_reserved,
+            host_bytes=values["host_bytes"],
             context_bytes=values["context_bytes"],
             context_source=self._gpu.context_source,
             smallest_budget_bytes=values.get("smallest_budget_bytes"),

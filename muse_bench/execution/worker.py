@@ -105,8 +105,13 @@ def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
     if request.get("smallest"):
         say("looking for the least memory that does")
         smallest = context + smallest_capacity_bytes(trace, _allocator_config())
-    figures = {"parameters": work.parameters, "context_bytes": context, "smallest_budget_bytes": smallest}
-    return {**_profile_values(found), **figures}
+    return {
+        **_profile_values(found),
+        "parameters": work.parameters,
+        "host_bytes": work.host_bytes(),
+        "context_bytes": context,
+        "smallest_budget_bytes": smallest,
+    }
 
 
 def _prove(case: Case, say: Say, request: Request) -> dict[str, Any]:

@@ -23,16 +23,23 @@ STREAM = "(residual stream)"  # what memory that belongs to no module is attribu
 class HostStore:
     """Places in pinned host memory for the inputs of the parts, one for each, kept from step to step.
 
-    Copies run on the current stream, so what they read or write needs no event. On `meta` nothing is kept.
+    Copies run on the current stream, so what they read or write needs no event. On `meta` nothing is kept, but counted.
     """
 
     def __init__(self) -> None:
         self._places: dict[int, Tensor] = {}
         self._tickets: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}  # the most that each place has held: PyTorch keeps what it once pinned
+
+    @property
+    def size_bytes(self) -> int:
+        """What the places take together, before PyTorch's rounding of what it pins."""
+        return sum(self._sizes.values())
 
     def put(self, index: int, x: Tensor) -> int:
         """Copies x to the place of this index; returns the ticket that `get` asks for."""
         ticket = self._tickets[index] = self._tickets.get(index, 0) + 1
+        self._sizes[index] = max(self._sizes.get(index, 0), x.nbytes)
         if x.device.type == "meta":
             return ticket
         place = self._places.get(index)

@@ -17,12 +17,13 @@ SETTLE_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """What the allocator's own counters say of a run, in bytes; times in seconds."""
+    """What the allocator's own counters say of a run, in bytes, and what it keeps in host memory; times in seconds."""
 
     parameters: int
     cold_peak_allocated_bytes: int
     peak_allocated_bytes: int
     peak_reserved_bytes: int
+    host_bytes: dict[str, int] | None
     step_time_seconds: float
     tokens_per_second: float
 
@@ -54,6 +55,7 @@ def measure_peaks(case: Case, say: Callable[[str], None], protocol_over: Callabl
         cold_peak_allocated_bytes=cold,
         peak_allocated_bytes=steady if case.warmup_steps else max(cold, steady),
         peak_reserved_bytes=reserved,
+        host_bytes=work.host_bytes(),
         step_time_seconds=seconds,
         tokens_per_second=work.tokens_per_step / seconds,
     )

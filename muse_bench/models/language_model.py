@@ -110,6 +110,11 @@ class LanguageModel(nn.Module):
         """Who turns hidden vectors into logits: the head, or the embedding that it is tied to."""
         return self.embedding if self.head is None else self.head
 
+    def host_bytes(self) -> dict[str, int]:
+        """What the steps so far have kept in pinned host memory, in bytes; on `meta`, what they would have."""
+        kept = {"checkpoints": 0 if self._store is None else self._store.size_bytes}
+        return {part: size for part, size in kept.items() if size}
+
     def forward(self, ids: Tensor, *, last_only: bool = False) -> Tensor:
         """Logits of every position, or with last_only of the last one: (batch, 1, vocab_size)."""
         chunk = self.config.prefill_chunk

@@ -10,12 +10,20 @@ from muse_bench.units import format_mib
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading, the text that it shows of a record, and what that means; sizes are in MiB, missing ones a dash."""
+    """A heading, the text that it shows of a record, and what that means; sizes are in MiB, missing ones a dash.
+
+    A table has the column when `tells` something of one of its records: that it is not missing, unless said otherwise.
+    """
 
     heading: str
     text: Callable[[Record], str]
     meaning: str | None = None
     left: bool = False
+    tells: Callable[[Record], bool] | None = None
+
+    def is_told(self, record: Record) -> bool:
+        """Whether the column says something of this record."""
+        return self.text(record) != "-" if self.tells is None else self.tells(record)
 
 
 def of_ledger(heading: str, *parts: str, meaning: str | None = None) -> Column:
@@ -37,6 +45,12 @@ RESERVED = Column("reserved", lambda record: format_mib(record.peak_reserved_byt
 DEVICE = Column("device", lambda record: format_mib(record.device_peak_bytes), "reserved and the context")
 LOWER = Column("at least", lambda record: format_mib(record.device_lower_bytes))
 UPPER = Column("at most", lambda record: format_mib(record.device_upper_bytes), "bounds of the predicted device")
+HOST = Column(
+    "host",
+    lambda record: format_mib(record.host_total_bytes),
+    "kept in pinned host memory",
+    tells=lambda record: bool(record.host_total_bytes),
+)
 SMALLEST = Column(
     "smallest\nbudget",
     lambda record: format_mib(record.smallest_budget_bytes),
@@ -60,7 +74,7 @@ PROTOCOL = (
     Column("workspaces", lambda record: plain(record.workspace_setting), left=True),
 )
 
-SUMMARY = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, COLD, RESERVED, DEVICE, STEP, RATE, VERDICT)
+SUMMARY = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, COLD, RESERVED, DEVICE, HOST, STEP, RATE, VERDICT)
 LEDGER = (
     of_ledger("parameters", "parameters"),
     of_ledger("buffers", "buffers"),
@@ -72,7 +86,7 @@ LEDGER = (
     of_ledger("workspace", "workspace", meaning="held by cuBLAS"),
     of_ledger("unattributed", "unattributed"),
 )
-AROUND = (COLD, RESERVED, DEVICE, LOWER, UPPER, SMALLEST)
+AROUND = (COLD, RESERVED, DEVICE, LOWER, UPPER, SMALLEST, HOST)
 FULL = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, *LEDGER, *AROUND, STEP, RATE, PROOF, VERDICT)
 COMPACT = (
     MODEL,
@@ -82,14 +96,16 @@ COMPACT = (
     of_ledger("activ-\nations", "activations_saved", "activations_temporary"),
     of_ledger("work-\nspace", "workspace"),
     of_ledger("other", "inputs", "unattributed", meaning="inputs and unattributed"),
+    HOST,
     VERDICT,
 )
+NARROW = tuple(column for column in COMPACT if column is not HOST)
 LEAST = (MODEL, PEAK, REDUCTION, VERDICT)
 
 
 def with_protocol(columns: Sequence[Column], records: Sequence[Record]) -> tuple[Column, ...]:
     """The columns that hold a value for some record, with those of the protocol that differ behind the first."""
-    held = (column for column in columns[1:] if any(column.text(record) != "-" for record in records))
+    held = (column for column in columns[1:] if any(map(column.is_told, records)))
     return (columns[0], *differing(records), *held)
 
 

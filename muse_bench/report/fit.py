@@ -17,7 +17,7 @@ CONTRIBUTORS = 3
 CONTEXT = columns.Column("context", lambda record: format_mib(record.context_bytes))
 MARGIN = columns.Column("to spare", lambda record: format_mib(margin_bytes(record)))
 BOUNDS, PROOFS = (columns.LOWER, columns.UPPER), (columns.SMALLEST, columns.PROOF, columns.VERDICT)
-SIZES = (columns.DEVICE, *BOUNDS, MARGIN, *PROOFS)
+SIZES = (columns.DEVICE, *BOUNDS, MARGIN, columns.HOST, *PROOFS)
 WIDE = (columns.MODEL, columns.DTYPE, columns.RESERVED, CONTEXT, *SIZES)
 CHOICES: tuple[table.Tables, ...] = (
     {"": WIDE},
@@ -39,7 +39,8 @@ class Fit:
         yield table.title(self._run, _about(self._run))
         yield ""
         yield table.table(records, shown)
-        yield table.footnotes(records, meaning=" ".join((columns.meanings(held), *_bounds(self._run))))
+        meanings = " ".join((columns.meanings(held), *_bounds(self._run)))
+        yield table.footnotes(records, meaning="\n".join((meanings, *words.peculiarities(records))))
         yield Text("\nWhat takes the most at the peak", style="bold")
         yield _holders(self._run)
 

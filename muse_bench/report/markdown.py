@@ -23,6 +23,7 @@ def render(run: RunFile) -> str:
         "",
         *(f"- {escape(line)}" for line in (*words.failures(run.records), *words.notes(run.records))),
         f"- {columns.meanings(shown)} {words.limit_text(run.records)}".rstrip(),
+        *(f"- {escape(line)}" for line in words.peculiarities(run.records)),
     ]
     if run.command:
         lines += ["", f"    {words.plain(run.command)}"]

@@ -1,6 +1,6 @@
 """One record for the terminal: its ledger, the device around it, its modules, and the step that peaks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -28,6 +28,9 @@ def _parts(run: RunFile, record: Record) -> Iterator[RenderableType]:
     if record.ledger is not None:
         yield _ledger_table(record, record.ledger)
         yield _figures(record)
+    if record.host_bytes:
+        yield ""
+        yield _host_table(record.host_bytes)
     if record.modules:
         yield Text("\nWhich modules hold the peak", style="bold")
         yield _module_table(record.modules)
@@ -60,6 +63,17 @@ def _ledger_table(record: Record, ledger: Ledger) -> Table:
     return drawn
 
 
+def _host_table(held: Mapping[str, int]) -> Table:
+    """What is kept in host memory, which no figure of the GPU contains."""
+    drawn = _table("kept in pinned host memory", "MiB")
+    for part, size in held.items():
+        drawn.add_row(words.plain(part), format_mib(size))
+    if len(held) > 1:
+        drawn.add_section()
+        drawn.add_row(Text("all of it", style="bold"), Text(format_mib(sum(held.values())), style="bold"))
+    return drawn
+
+
 def _around(record: Record) -> Iterator[tuple[str, int | None]]:
     yield "peak reserved by the allocator", record.peak_reserved_bytes
     yield "context and libraries", record.context_bytes
@@ -69,10 +83,12 @@ def _around(record: Record) -> Iterator[tuple[str, int | None]]:
 
 
 def _figures(record: Record) -> Text:
-    """The lines that are not sizes in the ledger: parameters, speed, verdict."""
+    """The lines that are not sizes in the ledger: parameters, how it ran, speed, verdict."""
     text = Text("\n")
     if record.parameters is not None:
         text.append(f"{record.parameters:,} parameters\n")
+    if ran := words.execution_text(record):
+        text.append(f"{ran}\n")
     if record.step_time_seconds is not None:
         speed = f", {words.rate_text(record.tokens_per_second)} tokens/s" if record.tokens_per_second else ""
         text.append(f"{words.duration_text(record.step_time_seconds)} a step{speed}\n")

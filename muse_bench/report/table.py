@@ -15,6 +15,7 @@ Tables = dict[str, tuple[columns.Column, ...]]  # the columns of each table by i
 COMPARISONS: tuple[Tables, ...] = (
     {"": columns.SUMMARY, "What holds the peak": (columns.MODEL, columns.PEAK, *columns.LEDGER)},
     {"": columns.COMPACT},
+    {"": columns.NARROW},
     {"": columns.LEAST},
 )
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
@@ -36,8 +37,10 @@ class Comparison:
         for heading, shown in chosen.items():
             yield Text(f"\n{heading}".rstrip("\n"), style="bold")
             yield table(run.records, shown)
-        meanings = columns.meanings([column for shown in chosen.values() for column in shown])
-        yield footnotes(run.records, meaning=f"{meanings} {words.limit_text(run.records)}")
+        held = (column for shown in chosen.values() for column in columns.with_protocol(shown, run.records))
+        meanings = columns.meanings(tuple(held))
+        said = (f"{meanings} {words.limit_text(run.records)}", *words.peculiarities(run.records))
+        yield footnotes(run.records, meaning="\n".join(said))
 
 
 def title(run: RunFile, about: str) -> Text:

@@ -19,6 +19,8 @@ CATEGORIES: dict[str, str] = {
     "workspace": "workspace",
     "unattributed": "unattributed",
 }
+UPDATES = {"after": "update after backward", "in-backward": "update in backward"}
+EXECUTIONS = {"eager": "eager", "graph": "CUDA graph"}
 NO_GPU = "predicted: no GPU on this machine"
 ENDINGS = {"oom": "ran out of memory", "crashed": "crashed", "skipped": "was skipped"}
 
@@ -78,6 +80,28 @@ def notes(records: Sequence[Record]) -> list[str]:
     return [
         plain(note if len(names) == len(records) else f"{', '.join(names)}: {note}") for note, names in models.items()
     ]
+
+
+def execution_text(record: Record) -> str:
+    """When the optimizer runs and how a step is launched, as far as the record says."""
+    update = "" if record.update is None else UPDATES.get(record.update, f"update {record.update}")
+    execution = "" if record.execution is None else EXECUTIONS.get(record.execution, record.execution)
+    return plain(", ".join(filter(None, (update, execution))))
+
+
+def peculiarities(records: Iterable[Record]) -> list[str]:
+    """What sets records apart from plain steps with everything on the device, with the models it is about."""
+    models: dict[str, dict[str, None]] = {}
+    for record in records:
+        on_host = [part for part, size in (record.host_bytes or {}).items() if size]
+        told = [
+            UPDATES["in-backward"] if record.update == "in-backward" else "",
+            EXECUTIONS["graph"] if record.execution == "graph" else "",
+            f"{' and '.join(on_host)} in host memory" if on_host else "",
+        ]
+        if any(told):
+            models.setdefault(", ".join(filter(None, told)), {})[record.model] = None
+    return [plain(f"{', '.join(names)}: {text}") for text, names in models.items()]
 
 
 def origin(run: RunFile) -> str:

@@ -57,6 +57,12 @@ def test_ultra_saves_what_the_reports_own_code_saves() -> None:
     assert 1 - ultra / encoder >= 0.846
 
 
+def test_host_memory_is_what_a_prediction_says() -> None:
+    """The inputs of two halves of six blocks in bf16; a graph's capture must not pin them again."""
+    record = measured("muse", "train", update="in-backward", execution="graph")
+    assert record.host_bytes == {"checkpoints": 2 * 6 * 2 * 512 * 512 * 2}
+
+
 def test_a_case_that_does_not_fit_is_a_row() -> None:
     record = measured("baseline", "train", batch=1 << 16)
     assert record.status == "oom"

@@ -44,6 +44,9 @@ def run(make_record):
         proof=Proof(cap_bytes=5, ran=True, steps=3, context_bytes=None, alloc_retries=0),
         smallest_budget_bytes=9,
         autocast="bf16",
+        update="in-backward",
+        execution="graph",
+        host_bytes={"checkpoints": 7, "optimizer state": 0},
         peers={"mem-tracker": 7, "accelerate": None},
         modules=(ModuleRow(module="blocks.0.ffn", ledger=POWERS),),
         timeline=(TimelinePoint(phase="backward", ledger=POWERS),),
@@ -105,6 +108,16 @@ def test_unknown_fields_of_a_newer_minor_version_are_ignored(run, changed):
         record["colour"] = values["colour"] = values["environment"]["colour"] = {"deep": [1]}
 
     assert read_run_file(changed(change)) == run
+
+
+def test_an_older_record_does_not_say_how_it_ran_or_what_the_host_held(run, changed):
+    def change(_, record):
+        for name in ("update", "execution", "host_bytes"):
+            del record[name]
+
+    read = read_run_file(changed(change)).records[0]
+    assert (read.update, read.execution, read.host_bytes, read.host_total_bytes) == (None, None, None, None)
+    assert run.records[0].host_total_bytes == 7
 
 
 def test_the_parts_of_the_ledger_add_up():
@@ -238,6 +251,14 @@ def test_the_ledgers_of_modules_and_moments_may_leave_out_what_is_zero(run, path
         ("peak_reserved_bytes", 1.0),
         ("device_peak_bytes", "1 MiB" * 1_000),
         ("context_bytes", True),
+        ("context_bytes", {"checkpoints": 1}),
+        ("host_bytes", 7),
+        ("host_bytes", []),
+        ("host_bytes", {"checkpoints": -1}),
+        ("host_bytes", {"checkpoints": {}}),
+        ("host_bytes", {"checkpoints": 1 << 62, "weights": 1 << 62}),
+        ("update", 1),
+        ("execution", ["graph"]),
         ("step_time_seconds", -0.5),
         ("tokens_per_second", "fast"),
         ("ledger", "none"),

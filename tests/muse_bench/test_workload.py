@@ -11,6 +11,8 @@ from muse_bench.errors import UsageError
 from muse_bench.layers.quantised import Int8Linear
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
+from muse_bench.predict.gpus import find_gpu
+from muse_bench.predict.trace import trace_case
 from muse_bench.workload import build_workload
 
 CPU = torch.device("cpu")
@@ -314,6 +316,34 @@ def test_an_update_in_backward_is_the_update_after_it(name: str) -> None:
         assert not any(parameter.grad is not None for parameter in work.model.parameters())
     for ours, theirs in zip(during.model.parameters(), after.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [({}, BATCH), ({"update": "in-backward"}, BATCH), ({"micro_batch": 2}, 2), ({"mode": "forward-backward"}, BATCH)],
+    ids=str,
+)
+def test_a_prediction_counts_the_host_memory_that_a_run_takes(changes, rows):
+    """Of each of two halves of two blocks the input, of the larger of unequal micro-batches."""
+    ours = case("muse", **changes)
+    work = build_workload(ours, CPU)
+    work.step()
+    _, traced = trace_case(ours, find_gpu("h200"))
+    assert work.host_bytes() == {"checkpoints": 2 * 2 * rows * SEQ * SIZES.d_model * 4}
+    assert traced.host_bytes() == work.host_bytes()
+
+
+@pytest.mark.parametrize(("name", "mode"), [("baseline", "train"), ("muse", "inference"), ("extreme", "decode")])
+def test_what_stays_on_the_device_takes_no_host_memory(name, mode):
+    work = build(name, mode)
+    work.step()
+    assert work.host_bytes() == {}
+
+
+def test_what_a_model_of_the_users_own_keeps_is_not_known(factories):
+    work = external(factories, "Plain")
+    work.step()
+    assert work.host_bytes() is None
 
 
 def test_micro_batches_do_not_go_with_an_update_in_backward() -> None:

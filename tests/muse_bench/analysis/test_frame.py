@@ -46,5 +46,12 @@ def test_answers_of_other_predictors_are_columns_of_bytes(make_record):
     assert "peers" not in frame.columns
 
 
+def test_host_memory_is_a_total_and_a_column_a_part(make_record):
+    held = ({"checkpoints": 5, "optimizer state": 2}, {}, None)
+    frame = to_frame([make_record(host_bytes=parts) for parts in held])
+    assert frame["host_bytes"].tolist() == [7, 0, pd.NA]
+    assert frame["host_optimizer_state_bytes"].tolist() == [2, pd.NA, pd.NA]
+
+
 def test_no_records_are_an_empty_frame():
     assert to_frame([]).empty

@@ -312,6 +312,7 @@ PEAKS = {
     "peak_reserved_bytes": 120 * MIB,
     "step_time_seconds": 0.5,
     "tokens_per_second": 48.0,
+    "host_bytes": {"checkpoints": 5},
     "gpu": {"gpu": "NVIDIA H200", "gpu_total_bytes": 1 << 37, "compute_capability": "9.0"},
 }
 LEDGER = {
@@ -327,6 +328,7 @@ PREDICTED = {
     "cold_peak_allocated_bytes": 95 * MIB,
     "peak_reserved_bytes": 120 * MIB,
     "context_bytes": 300 * MIB,
+    "host_bytes": {"checkpoints": 5},
 }
 
 
@@ -454,6 +456,15 @@ def test_the_headline_is_steady_but_for_the_reports_protocol(worker, mode, peak)
         record = run_one(runner, preset(mode=mode))
     assert record.peak_allocated_bytes == peak
     assert (record.device_peak_bytes, record.device_peak_provenance) == (420 * MIB, "predicted")
+
+
+@pytest.mark.parametrize("backend", ["predict", "cuda"])
+def test_a_record_says_how_its_case_ran_and_what_the_host_held(worker, backend):
+    with Runner(backend) as runner:
+        trained = run_one(runner, preset("muse", update="in-backward", execution="graph"))
+        read = run_one(runner, preset("muse", mode="inference"))
+    assert (trained.update, trained.execution, trained.host_bytes) == ("in-backward", "graph", {"checkpoints": 5})
+    assert (read.update, read.execution) == (None, "eager")
 
 
 @pytest.mark.parametrize("backend", ["predict", "cuda"])

@@ -55,6 +55,14 @@ def test_markdown_shows_a_hostile_name_as_it_is(run):
     assert "\n# title" not in text
 
 
+def test_markdown_says_what_sets_a_model_apart(run):
+    record = dataclasses.replace(run.records[1], update="in-backward", host_bytes={"checkpoints": 96 << 20})
+    text = formats()["markdown"].render(dataclasses.replace(run, records=(run.records[0], record)))
+    heading, _, *rows = ([cell.strip() for cell in line.split("|")] for line in text.splitlines() if line[:1] == "|")
+    assert [row[heading.index("host")] for row in rows] == ["-", "96.0"]
+    assert "\n- ultra: update in backward, checkpoints in host memory\n" in text
+
+
 def test_runs_of_several_environments_need_a_format_with_sections(run):
     assert document(formats()["markdown"], [run, run]).count("## Peak GPU memory") == 2
     with pytest.raises(UsageError, match="come from 2"):

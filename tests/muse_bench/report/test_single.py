@@ -27,6 +27,31 @@ def test_a_ledger_that_does_not_close_is_shown_not_to(run, draw):
     assert "the parts add up to" in draw(single(_alone(run, 0, peak_allocated_bytes=1 << 30)), 80)
 
 
+def test_host_memory_is_listed_by_part(run, draw):
+    text = draw(single(_alone(run, 0, host_bytes={"checkpoints": 96 << 20, "weights": 4 << 20})), 80)
+    lines = [line.split() for line in text.splitlines()]
+    below = lines[lines.index(["kept", "in", "pinned", "host", "memory", "MiB"]) :]
+    rows = [line for line in below if line][2:5]
+    assert rows == [["checkpoints", "96.0"], ["weights", "4.0"], ["all", "of", "it", "100.0"]]
+    assert "host memory" not in draw(single(_alone(run, 0, host_bytes={})), 80)
+
+
+@pytest.mark.parametrize(
+    ("update", "execution", "line"),
+    [
+        ("in-backward", "graph", "update in backward, CUDA graph"),
+        ("after", "eager", "update after backward, eager"),
+        (None, "eager", "eager"),
+        ("newer", None, "update newer"),
+        (None, None, None),
+    ],
+)
+def test_how_the_case_ran_is_a_line_of_what_is_known(run, draw, update, execution, line):
+    lines = draw(single(_alone(run, 0, update=update, execution=execution)), 80).splitlines()
+    place = lines.index("26,214,400 parameters") + 1
+    assert lines[place] == (line or "123.4 ms a step, 16,600 tokens/s")
+
+
 def test_modules_beyond_the_largest_are_summed(run, draw):
     rows = tuple(ModuleRow(module=f"part{letter}", ledger=Ledger(parameters=1 << 20)) for letter in "abcdefghijklmno")
     text = draw(single(_alone(run, 0, modules=rows)), 80)

@@ -53,6 +53,38 @@ def test_a_prediction_says_so_and_why(run, draw):
     assert words.NO_GPU not in text
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("view", [Comparison, Fit])
+def test_host_memory_has_a_column_where_some_model_uses_it(run, draw, view, width):
+    def shown(*held):
+        """What the column says of each model; None when it is not there."""
+        changes = [{"host_bytes": parts} for parts in held]
+        lines = draw(view(dataclasses.replace(run, records=_changed(run, *changes))), width).splitlines()
+        heading = next((line for line in lines if line.startswith("model") and " host" in line), None)
+        if heading is None:
+            return None
+        end = heading.index(" host") + len(" host")
+        return [line[:end].split()[-1] for line in lines if line.startswith(("baseline", "ultra"))][:2]
+
+    assert shown({}, {"checkpoints": 96 << 20}) == ["0.0", "96.0"]
+    assert shown(None, {"checkpoints": 96 << 20}) == ["-", "96.0"]
+    assert shown({}, {}) is shown(None, {}) is None
+
+
+@pytest.mark.parametrize("view", [Comparison, Fit])
+def test_what_sets_a_model_apart_is_said_below_the_table(run, draw, view):
+    held = {"weights": 1, "checkpoints": 2, "optimizer state": 0}
+    apart = {"update": "in-backward", "execution": "graph", "host_bytes": held}
+    plain = {"update": "after", "execution": "eager", "host_bytes": {}}
+    text = draw(view(dataclasses.replace(run, records=_changed(run, plain, apart))), 120)
+    assert "\nultra: update in backward, CUDA graph, weights and checkpoints in host memory\n" in text
+    assert "baseline: " not in text
+
+
+def _changed(run, *changes):
+    return tuple(dataclasses.replace(record, **each) for record, each in zip(run.records, changes, strict=False))
+
+
 def test_a_name_is_never_read_as_markup(run, draw):
     record = dataclasses.replace(run.records[0], model="[red]x[/red]")
     assert "[red]x[/red]" in draw(Comparison(dataclasses.replace(run, records=(record,))), 120)
