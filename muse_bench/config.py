@@ -121,6 +121,11 @@ class ModelConfig:
         _require_positive(self, "checkpoint_parts")
         if self.prefill_chunk is not None:
             _require_positive(self, "prefill_chunk")
+        if self.offload and self.checkpointing != "sublayers":
+            raise UsageError(
+                f"offload is for the checkpoints of sublayers, and checkpointing is '{self.checkpointing}': "
+                "choose checkpointing 'sublayers', or no offload"
+            )
         if self.attention_every is not None:
             _require_positive(self, "attention_every")
             if self.attention_window is None or self.attention_window < 1:
@@ -249,15 +254,16 @@ def _require_rank(config: ModelConfig, part: str, without_rank: tuple[str, ...])
 
 def _require_choices(value: Any) -> None:
     for field, annotation in typing.get_type_hints(type(value)).items():
-        words = _literal_words(annotation)
+        words = literal_words(annotation)
         chosen = getattr(value, field)
         if words and chosen is not None and chosen not in words:
             raise UsageError(f"{field} '{chosen}' is unknown: choose from {', '.join(words)}")
 
 
-def _literal_words(annotation: Any) -> tuple[str, ...]:
+def literal_words(annotation: Any) -> tuple[str, ...]:
+    """The words that an annotation admits, whatever else it does."""
     if typing.get_origin(annotation) is Literal:
         return choices(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(word for part in typing.get_args(annotation) for word in _literal_words(part))
+        return tuple(word for part in typing.get_args(annotation) for word in literal_words(part))
     return ()

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from muse_bench.cli.options import BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
 from muse_bench.config import Case, ModelConfig, Sizes
 from muse_bench.errors import UsageError
-from muse_bench.models.presets import Preset, find_preset
+from muse_bench.models.presets import Preset
+from muse_bench.models.variants import find_model
 from muse_bench.units import parse_bytes, parse_percent
 
 SEEDS = 1 << 63
@@ -37,7 +38,7 @@ def build_cases(
     budget_bytes, headroom = parse_bytes(budget.budget), parse_percent(budget.headroom)
     cases = []
     for model in models:
-        preset = None if ":" in model else find_preset(model)
+        preset = None if ":" in model else find_model(model)
         if preset is None and protocol.mode == "decode":
             raise UsageError(f"'{model}' cannot decode: only presets keep the state that decoding needs")
         cases.append(

@@ -16,8 +16,16 @@ from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace, choices
 DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate"
 MODEL, PROTOCOL, RUNNING, OUTPUT = "Model", "Protocol", "Where and how it runs", "Output"
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A preset, package.module:factory or file.py:factory.")]
-Models = Annotated[str, typer.Option(metavar="A,B", help="The models, by preset or factory.", rich_help_panel=MODEL)]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A preset, a variant such as ultra+mixer_rank=16, package.module:factory or file.py:factory.",
+    ),
+]
+Models = Annotated[
+    str, typer.Option(metavar="A,B", help="The models: presets, variants or factories.", rich_help_panel=MODEL)
+]
 Baseline = Annotated[
     str | None,
     typer.Option(

@@ -42,6 +42,15 @@ def test_presets_keep_their_own_dtype_optimizer_and_micro_batch(call, runner):
     assert [case.micro_batch for case in cases] == [None, None, 1]
 
 
+def test_a_variant_is_a_model_and_an_option_wins_over_it(call, runner):
+    variant = "ultra+embedding_rank=8+dtype=bf16+optimizer=sgd+micro_batch=2"
+    assert call("compare", "--models", f"ultra,{variant}", "--optimizer", "adamw-fused", "--batch", "4") == 0
+    plain, case = runner.made[0].cases
+    assert case.model == variant
+    assert (plain.config.embedding_rank, case.config.embedding_rank) == (4, 8)
+    assert (case.dtype, case.optimizer, case.micro_batch) == ("bf16", "adamw-fused", 2)
+
+
 def test_decoding_reaches_behind_the_prompt(call, runner):
     assert call("predict", "ultra", "--mode", "decode", "--seq", "100", "--new-tokens", "28") == 0
     assert runner.made[0].cases[0].config.max_seq_len == 128
