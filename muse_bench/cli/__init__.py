@@ -11,6 +11,7 @@ from typer.exceptions import TyperException
 
 import muse_bench
 from muse_bench.cli import console
+from muse_bench.cli.ablate import ablate
 from muse_bench.cli.accuracy import accuracy
 from muse_bench.cli.calibrate import calibrate
 from muse_bench.cli.compare import compare
@@ -30,6 +31,7 @@ from muse_bench.errors import ExitCode, MuseBenchError
 COMMANDS = (
     compare,
     verify_8gb,
+    ablate,
     frontier,
     sweep,
     measure,

@@ -8,7 +8,6 @@ import typer
 
 from muse_bench.analysis.sweep import PARAMS
 from muse_bench.analysis.verdict import judge
-from muse_bench.cli import console
 from muse_bench.cli.cases import build_cases, split_models
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
@@ -20,12 +19,11 @@ from muse_bench.cli.options import (
     RunOptions,
     SizeOptions,
 )
-from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.run import case_status, run_cases
+from muse_bench.cli.sheets import sheet_formats, show_saved
 from muse_bench.errors import UsageError
-from muse_bench.record import RunFile, read_run_file
-from muse_bench.report import Format, formats
-from muse_bench.report.sheet import render_markdown, render_terminal
+from muse_bench.record import RunFile
+from muse_bench.report.sheet import Sheet, render_terminal
 from muse_bench.report.sweep import sheets
 from muse_bench.units import parse_count
 
@@ -71,13 +69,12 @@ def sweep(
         raise UsageError(f"--param '{param}' is unknown: choose from {', '.join(PARAMS)}")
     wanted = parse_values(values)
     first = wanted[0] if fit_from is None else parse_count(fit_from)
-    ours: Format[RunFile] = Format("markdown", ".md", True, lambda run: render_markdown(*sheets(run, param, first)))
-    known = {**formats(), ours.name: ours}
+
+    def draw(run: RunFile) -> list[Sheet]:
+        return sheets(run, param, first)
+
     if saved is not None:
-        run = read_run_file(saved)
-        Outputs(options.output or (), known.values()).write(run)
-        console.stdout().print(render_terminal(*sheets(run, param, first)))
-        return case_status(run)
+        return show_saved(saved, draw, options.output)
     names = split_models(models)
     if param in ("layers", "d-model", "vocab") and any(":" in name for name in names):
         raise UsageError(f"--param {param} is for presets: a model of your own keeps its sizes; use seq or batch")
@@ -91,8 +88,8 @@ def sweep(
         backend,
         options,
         finish=lambda records: tuple(map(judge, records)),
-        show=lambda run: render_terminal(*sheets(run, param, first)),
-        written=known.values(),
+        show=lambda run: render_terminal(*draw(run)),
+        written=sheet_formats(draw),
     )
     return case_status(run)
 

@@ -57,7 +57,7 @@ def render_csv(run: QualityRun) -> str:
 
 def _quality(first: QualityRow, summaries: Sequence[Summary], baseline: str) -> Sheet:
     return Sheet(
-        title=plain(_protocol(first)),
+        title=plain(protocol_text(first)),
         headings=QUALITY,
         rows=[_quality_cells(one, baseline) for one in summaries],
         notes=(*_failures(row for one in summaries for row in one.rows), *_warnings(first, summaries)),
@@ -69,10 +69,10 @@ def _quality_cells(summary: Summary, baseline: str) -> tuple[str, ...]:
     return (
         plain(summary.model),
         f"{len(summary.ended)} of {len(summary.rows)}",
-        failed if summary.loss is None else _spread(summary.loss, 4),
-        "" if summary.model == baseline else _spread(summary.difference, 4, sign=True),
+        failed if summary.loss is None else spread_text(summary.loss, 4),
+        "" if summary.model == baseline else spread_text(summary.difference, 4, sign=True),
         "-" if summary.perplexity is None else _figure(summary.perplexity),
-        _spread(summary.bits_per_byte, 4, bare=True),
+        spread_text(summary.bits_per_byte, 4, bare=True),
     )
 
 
@@ -121,7 +121,8 @@ def _swept(summary: Summary, rate: float) -> str:
     return f"{loss} *" if summary.rows and summary.rows[0].lr == rate else loss
 
 
-def _protocol(row: QualityRow) -> str:
+def protocol_text(row: QualityRow) -> str:
+    """The tokens, sizes and batches that a row was trained with."""
     sizes = [("vocab {:,}", "vocab_size"), ("d_model {:,}", "d_model"), ("{} layers", "n_layers")]
     facts = [text.format(row.config[name]) for text, name in sizes if isinstance(row.config.get(name), int)]
     passes = f"{row.tokens / row.pool_tokens:.1f} passes"
@@ -182,8 +183,8 @@ def _flat(row: QualityRow) -> dict[str, Any]:
     return values
 
 
-def _spread(value: Spread | None, decimals: int, *, sign: bool = False, bare: bool = False) -> str:
-    """The mean and, unless `bare`, the deviation after it."""
+def spread_text(value: Spread | None, decimals: int, *, sign: bool = False, bare: bool = False) -> str:
+    """The mean and, unless `bare`, the deviation after it; a dash for None."""
     if value is None:
         return "-"
     mean = f"{value.mean:+.{decimals}f}" if sign else f"{value.mean:.{decimals}f}"

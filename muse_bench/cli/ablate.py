@@ -1,0 +1,76 @@
+"""`muse-bench ablate`: a waterfall from one preset to another, one technique at a time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muse_bench.analysis.comparison import add_reductions
+from muse_bench.analysis.verdict import judge
+from muse_bench.cli.cases import build_cases
+from muse_bench.cli.options import MODEL, Backend, BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
+from muse_bench.cli.run import case_status, run_cases
+from muse_bench.cli.sheets import Names, Quality, read_quality, sheet_formats, show_saved
+from muse_bench.models.ablation import route
+from muse_bench.record import Record, RunFile
+from muse_bench.report.ablation import sheets
+from muse_bench.report.sheet import Sheet, render_terminal
+
+
+def ablate(
+    sizes: SizeOptions,
+    protocol: ProtocolOptions,
+    budget: BudgetOptions,
+    options: RunOptions,
+    source: Annotated[
+        str, typer.Option("--from", metavar="NAME", help="The preset or variant to begin with.", rich_help_panel=MODEL)
+    ] = "baseline",
+    target: Annotated[
+        str, typer.Option("--to", metavar="NAME", help="The preset or variant to end with.", rich_help_panel=MODEL)
+    ] = "muse",
+    quality: Quality = None,
+    names: Names = False,
+    saved: Annotated[
+        Path | None, typer.Option("--records", metavar="FILE", help="Show a saved ablation; run nothing.")
+    ] = None,
+    backend: Backend = "auto",
+) -> int:
+    """See what each technique saves on the way from one preset to another.
+
+    Techniques are added one at a time, in one order, so their savings add up.
+    Measures where there is a GPU, and predicts where there is none. Exits with
+    4 when a case ran out of memory or crashed; the others are shown.
+
+    \b
+    Examples:
+      muse-bench ablate --to ultra
+      muse-bench ablate --from tuned --to muse --gpu rtx-4060 --output steps.md
+      muse-bench quality --models "$(muse-bench ablate --names)" --output q.json
+      muse-bench ablate --quality q.json --output steps.json
+      muse-bench ablate --records steps.json --quality q.json
+    """
+    runs = read_quality(quality)
+
+    def draw(run: RunFile) -> list[Sheet]:
+        return sheets(run, runs)
+
+    if saved is not None:
+        return show_saved(saved, draw, options.output)
+    models = route(source, target)
+    if names:
+        typer.echo(",".join(models))
+        return 0
+
+    def finish(records: Sequence[Record]) -> tuple[Record, ...]:
+        return tuple(judge(record) for record in add_reductions(records, models[0]))
+
+    run = run_cases(
+        build_cases(models, sizes, protocol, budget),
+        backend,
+        options,
+        finish=finish,
+        show=lambda run: render_terminal(*draw(run)),
+        written=sheet_formats(draw),
+    )
+    return case_status(run)

@@ -1,0 +1,48 @@
+"""Commands whose records become sheets: the formats of their outputs, saved runs, and the quality beside them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from muse_bench.cli import console
+from muse_bench.cli.options import OUTPUT
+from muse_bench.cli.outputs import Outputs
+from muse_bench.cli.run import case_status
+from muse_bench.errors import ExitCode, UsageError
+from muse_bench.quality.record import QualityRun, read_quality_file
+from muse_bench.record import RunFile, read_run_file
+from muse_bench.report import Format, formats
+from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
+
+Draw = Callable[[RunFile], Sequence[Sheet]]
+Quality = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE", help="Show losses beside it, from what quality has saved. Repeatable.", rich_help_panel=OUTPUT
+    ),
+]
+Names = Annotated[bool, typer.Option("--names", help="Print the models' names, for quality --models; run nothing.")]
+
+
+def sheet_formats(draw: Draw) -> list[Format[RunFile]]:
+    """The formats of a run, with the sheets for Markdown."""
+    ours: Format[RunFile] = Format("markdown", ".md", True, lambda run: render_markdown(*draw(run)))
+    return [*{**formats(), ours.name: ours}.values()]
+
+
+def show_saved(path: Path, draw: Draw, output: Sequence[Path] | None) -> ExitCode:
+    """Shows and writes a saved run. Raises: UsageError when it cannot be read or holds nothing."""
+    outputs = Outputs(output or (), sheet_formats(draw))
+    run = read_run_file(path)
+    if not run.records:
+        raise UsageError(f"{path}: holds no records")
+    outputs.write(run)
+    console.stdout().print(render_terminal(*draw(run)))
+    return case_status(run)
+
+
+def read_quality(paths: Sequence[Path] | None) -> list[QualityRun]:
+    """The runs of the files. Raises: UsageError for one that quality has not written."""
+    return [read_quality_file(path) for path in paths or ()]
