@@ -22,6 +22,7 @@ from muse_bench.cli.kernels import kernels
 from muse_bench.cli.measure import measure
 from muse_bench.cli.predict import predict
 from muse_bench.cli.quality import quality
+from muse_bench.cli.ranks import ranks
 from muse_bench.cli.report import report
 from muse_bench.cli.sweep import sweep
 from muse_bench.cli.usage import describe
@@ -32,6 +33,7 @@ COMMANDS = (
     compare,
     verify_8gb,
     ablate,
+    ranks,
     frontier,
     sweep,
     measure,
