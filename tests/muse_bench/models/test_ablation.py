@@ -4,12 +4,14 @@ import dataclasses
 import itertools
 
 import pytest
+import torch
 
 from muse_bench.config import Case, ModelConfig, Sizes
 from muse_bench.errors import UsageError
 from muse_bench.models.ablation import STEPS, route, techniques
 from muse_bench.models.presets import PRESETS, find_preset
 from muse_bench.models.variants import CASE_FIELDS, difference, find_model
+from muse_bench.workload import build_workload
 
 CAUSAL = [name for name in PRESETS if name not in ("encoder", "baseline")]
 FIELDS = [field for step in STEPS for field in step.fields]
@@ -37,6 +39,17 @@ def test_every_model_on_the_way_can_be_built_and_has_one_technique_more(target, 
         case = Case(model=after, config=preset.configure(sizes), **{f: getattr(preset, f) for f in CASE_FIELDS})
         assert case.config is not None
         assert len(techniques(before, after)) == 1
+
+
+@pytest.mark.parametrize("target", CAUSAL)
+def test_every_model_on_the_way_runs(target):
+    """An intermediate model whose parts do not work together would be a row that crashed."""
+    sizes = Sizes(vocab_size=40, d_model=32, n_layers=3, n_heads=2, seq_len=8)
+    for name in route("baseline", target):
+        preset = find_model(name)
+        own = {field: getattr(preset, field) for field in CASE_FIELDS}
+        case = Case(model=name, config=preset.configure(sizes), batch=2, seq=8, vocab_size=40, **own)
+        build_workload(case, torch.device("cpu")).step()
 
 
 def test_steps_that_change_nothing_are_left_out():

@@ -235,7 +235,7 @@ def test_checkpointing_changes_no_gradient_of_the_recurrence(ids, targets, check
 @pytest.mark.parametrize("changes", [{"checkpoint_parts": 1}, {"checkpoint_parts": 2}, {"offload": False}], ids=str)
 def test_sublayers_that_run_again_change_no_gradient(ids, targets, changes):
     """Rows of a batch that are left out or counted twice, an input that comes back from another place."""
-    plain, again = (build(configure("muse", **each)) for each in ({"checkpointing": "none"}, changes))
+    plain, again = (build(configure("muse", **each)) for each in ({"checkpointing": "none", "offload": False}, changes))
     expected, found = (gradients(model, ids, targets) for model in (plain, again))
     assert_same(found[0], expected[0])
     for name, gradient in expected[1].items():
@@ -253,7 +253,7 @@ def test_a_second_forward_before_a_backward_is_refused(ids, targets):
 
 def test_a_head_sends_no_gradient_through_the_embedding(ids, targets):
     """The rows that a hybrid embedding borrows get no second share: the first is used as soon as it is there."""
-    model = build(configure("muse", checkpointing="none"))
+    model = build(configure("muse", checkpointing="none", offload=False))
     _, found = gradients(model, ids, targets)
     hidden, _ = model.hidden(ids)
     alone = torch.autograd.grad(model.table.loss(hidden.detach(), targets), model.head.up.weight)[0]
