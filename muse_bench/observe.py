@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from muse_bench import scopes
 from muse_bench.config import Case
+from muse_bench.models.language_model import LanguageModel
 from muse_bench.timeline import Label, Op, Trace
 from muse_bench.workload import Workload, build_workload
 
@@ -35,6 +36,7 @@ class Observer(TorchDispatchMode):
         self._phase_before = "build"
         self._sole_owner_counts = SoleOwnerProbe.counts() if type(self) is not SoleOwnerProbe else (0, 0)
         self._names: dict[int, str] = {}
+        self._lent = False  # whether weights take turns in memory that has to be named while they are there
         # By thread: the sequence numbers of autograd nodes at which the module changed in this step, and its names.
         self._boundaries: dict[int, tuple[list[int], list[str]]] = {}
 
@@ -80,6 +82,7 @@ class Observer(TorchDispatchMode):
     def watching(self, work: Workload) -> Iterator[None]:
         """Labels the workload's tensors, and follows its modules, gradients and optimizer while it runs."""
         self._names = {id(module): name or ROOT for name, module in work.model.named_modules()}
+        self._lent = isinstance(work.model, LanguageModel) and work.model.config.weights == "host"
         self._label_owned(work)
         handles = [
             nn_module.register_module_forward_pre_hook(self._enter),
@@ -87,7 +90,7 @@ class Observer(TorchDispatchMode):
             *self._gradient_hooks(work.model),
         ]
         if work.optimizer is not None:
-            handles.append(work.optimizer.register_step_pre_hook(lambda *_: self._before_optimizer()))
+            handles.append(work.optimizer.register_step_pre_hook(lambda *_: self._before_optimizer(work)))
             handles.append(work.optimizer.register_step_post_hook(lambda *_: self._after_optimizer(work)))
         with scopes.listening(self._mark_boundary):
             try:
@@ -121,19 +124,26 @@ class Observer(TorchDispatchMode):
         names.append(name)
 
     def _enter(self, module: nn.Module, args: Any) -> None:
-        scopes.enter(self._names.get(id(module), scopes.current()))
+        name = self._names.get(id(module), scopes.current())
+        scopes.enter(name)
+        if self._lent:
+            for parameter in module.parameters(recurse=False):
+                self.label(parameter, Label("parameters", name))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         scopes.leave()
 
     def _label_owned(self, work: Workload) -> None:
-        for name, parameter in work.model.named_parameters():
-            self.label(parameter, Label("parameters", _owner(name)))
+        self._label_parameters(work)
         for name, buffer in work.model.named_buffers():
             self.label(buffer, Label("buffers", _owner(name)))
         for tensor in (work.ids, work.targets):
             if tensor is not None:
                 self.label(tensor, Label("inputs", "(inputs)"))
+
+    def _label_parameters(self, work: Workload) -> None:
+        for name, parameter in work.model.named_parameters():
+            self.label(parameter, Label("parameters", _owner(name)))
 
     def _gradient_hooks(self, model: nn.Module) -> list[Any]:
         def hook(parameter: Tensor, name: str) -> None:
@@ -146,7 +156,9 @@ class Observer(TorchDispatchMode):
             if parameter.requires_grad
         ]
 
-    def _before_optimizer(self) -> None:
+    def _before_optimizer(self, work: Workload) -> None:
+        if self._lent:
+            self._label_parameters(work)
         self._phase_before, self.phase = self.phase, "optimizer"
         scopes.enter("(optimizer)")
 

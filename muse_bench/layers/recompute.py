@@ -68,8 +68,8 @@ def recomputed(
     """x + part(x) for x (batch, ...), `rows` sequences at a time, forwards and backwards.
 
     Keeps x, or has the store keep it in the place of this index. The part's parameters get their gradients inside
-    backward; `done` is called after. `lend(backward)` has its weights at hand while it runs, each time. The gradient of x is added to that of the result, in its memory: only the next
-    part may have used the result.
+    backward; `done` is called after. `lend(backward)` has its weights at hand while it runs, each time. The gradient of
+    x is added to that of the result, in its memory: only the next part may have used the result.
     """
     return Recomputed.apply(x, part, rows, store, index, lend, done)  # type: ignore[no-any-return, no-untyped-call]
 

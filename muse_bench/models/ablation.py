@@ -30,6 +30,7 @@ STEPS = (
     Step("checkpoints in host memory", ("offload",)),
     Step("optimizer", ("optimizer",)),
     Step("update in backward", ("update",)),
+    Step("weights in host memory", ("weights",)),
     Step("micro-batch", ("micro_batch",)),
     Step("one CUDA graph", ("execution",)),
     Step("prompt in chunks", ("prefill_chunk",)),

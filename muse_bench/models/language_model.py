@@ -1,5 +1,6 @@
 """The one language model: its parts are chosen by a `ModelConfig`."""
 
+import collections
 import contextlib
 import functools
 import math
@@ -63,14 +64,12 @@ class Block(nn.Module):
 
 def _go_through(block: Block, x: Tensor, chunk: int) -> None:
     """Adds to x (batch, seq, d_model) what each half of the block makes of it, a chunk of the sequence at a time."""
-    state = block.mixer.new_state(*x.shape[:2])  # type: ignore[operator]
-    for half in range(2):
-        part = block.sublayers(state)[half]
-        with block.lend(half):
+    halves = list(block.sublayers(block.mixer.new_state(*x.shape[:2])))
+    for place in range(len(halves)):
+        part = halves.pop(0)  # with it goes the mixer's state, which nobody goes on from
+        with block.lend(place):
             for some in slices(x.shape[1], chunk):
                 x[:, some] += part(x[:, some])
-        del state, part  # the memory of a state that nobody goes on from
-        state = None
 
 
 class EncoderBlock(nn.TransformerEncoderLayer):
@@ -111,8 +110,10 @@ class LanguageModel(nn.Module):
         return self.embedding if self.head is None else self.head
 
     def host_bytes(self) -> dict[str, int]:
-        """What the steps so far have kept in pinned host memory, in bytes; on `meta`, what they would have."""
-        kept = {"checkpoints": 0 if self._store is None else self._store.size_bytes}
+        """What the model keeps in pinned host memory, by part, in bytes; nothing before the first step asks for it."""
+        kept = collections.Counter({"checkpoints": 0 if self._store is None else self._store.size_bytes})
+        for weights in (self._weights, self._host_table):
+            kept.update({} if weights is None else weights.host_bytes())
         return {part: size for part, size in kept.items() if size}
 
     def forward(self, ids: Tensor, *, last_only: bool = False) -> Tensor:
@@ -192,9 +193,7 @@ class LanguageModel(nn.Module):
             return self.head.rows(ids)
         values = self._host_table.values
         if values is None:
-            return torch.empty(
-                *ids.shape, self._table_weight.shape[1], dtype=self._table_weight.dtype, device=ids.device
-            )
+            return self._table_weight.new_empty(*ids.shape, self._table_weight.shape[1])
         return host_rows(values, ids)
 
     def decode_step(self, ids: Tensor, states: list[State], start: int) -> Tensor:
@@ -230,7 +229,7 @@ class LanguageModel(nn.Module):
     @property
     def _table_weight(self) -> nn.Parameter:
         assert isinstance(self.head, DenseHead)
-        return self.head.up.weight
+        return self.head.up.get_parameter("weight")
 
     @contextlib.contextmanager
     def _table_at_hand(self) -> Iterator[None]:
@@ -252,7 +251,8 @@ class LanguageModel(nn.Module):
 
     def _sliced_logits(self, hidden: Tensor) -> Tensor:
         """Logits from a table in host memory, of which a slice at a time is copied to the device."""
-        assert self._host_table is not None and isinstance(self.head, DenseHead)
+        assert self._host_table is not None
+        assert isinstance(self.head, DenseHead)
         if isinstance(self.head, LowRankHead):
             hidden = self.head.down(hidden)
         table, bias = self._host_table, self.head.up.bias

@@ -53,9 +53,9 @@ class HostWeights:
     @contextlib.contextmanager
     def at_hand(self, index: int, following: int | None, *, update: bool = False) -> Iterator[None]:
         """A part's weights are on the device, with `update` its optimizer state too, and what they become is kept."""
-        with self._weights.lend(index, following, keep=update):
-            with self._state_at_hand(index, following) if update else contextlib.nullcontext():
-                yield
+        state = self._state_at_hand(index, following) if update else contextlib.nullcontext()
+        with self._weights.lend(index, following, keep=update), state:
+            yield
         if update and following is None:
             self._outward.finish()
 
