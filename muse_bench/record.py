@@ -90,6 +90,8 @@ class Record:
     `smallest_budget_bytes` is the least the device may have for the steps to run still, context included.
     `host_bytes` holds what the case keeps in pinned host memory, by part; it is empty where that is nothing.
     `update` is when the optimizer runs, after or in backward; `execution` is how steps are launched, eager or graph.
+    In decode `prefill_seconds` is the time until the first new token, `new_token_seconds` that of each after it, and
+    `tokens_per_second` counts those; `state_per_sequence_bytes` is the cache or recurrent state of one sequence.
     `peers` holds the steady peak that each other predictor expects, in bytes, on a prediction that asked them.
     """
 
@@ -126,6 +128,9 @@ class Record:
     context_source: str | None = None
     step_time_seconds: float | None = None
     tokens_per_second: float | None = None
+    prefill_seconds: float | None = None
+    new_token_seconds: float | None = None
+    state_per_sequence_bytes: int | None = None
     reduction: float | None = None
     reduction_against: str | None = None
     budget_bytes: int | None = None

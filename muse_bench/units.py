@@ -26,9 +26,9 @@ def format_bytes(count: int | None, *, decimals: int = 1) -> str:
     return f"{count / GIB:,.{decimals + 1}f} GiB"
 
 
-def format_mib(count: int | None) -> str:
+def format_mib(count: int | None, *, decimals: int = 1) -> str:
     """Bytes as a bare number of MiB, for columns whose heading names the unit."""
-    return "-" if count is None else f"{count / MIB:,.1f}"
+    return "-" if count is None else f"{count / MIB:,.{decimals}f}"
 
 
 def parse_bytes(text: str) -> int:

@@ -16,12 +16,14 @@ from muse_bench.autocast import forward_autocast
 from muse_bench.capture import GraphedStep
 from muse_bench.config import TRAINING_MODES, Case
 from muse_bench.layers.head import plain_loss
+from muse_bench.layers.mixer import State, state_bytes
 from muse_bench.layers.quantised import quantise_linears
 from muse_bench.models.external import build_external
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.optim import build_optimizer
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+Run = Callable[["Workload"], None]
 
 
 @dataclass(slots=True)
@@ -30,6 +32,7 @@ class Workload:
     them, and the optimizer's state.
 
     `ids` and `targets`: (batch, seq) int64 on the device. `tokens_per_step` counts tokens read, or generated.
+    `state_per_sequence_bytes` is what decoding keeps of each sequence, known from the first step on.
     """
 
     case: Case
@@ -38,19 +41,19 @@ class Workload:
     ids: Tensor
     targets: Tensor | None
     tokens_per_step: int
-    _run: Callable[["Workload"], None] = field(repr=False)
+    _run: Run = field(repr=False)
+    state_per_sequence_bytes: int | None = None
     _updates: bool = field(default=False, repr=False)
-    _graphed: GraphedStep | None = field(default=None, repr=False)
+    _graphs: dict[Run, GraphedStep] = field(default_factory=dict, repr=False)
 
     def step(self) -> None:
         """One step of the case's mode; on CUDA a captured one, where the case asks for it."""
         self.arm()
-        if self.case.execution == "eager" or not self.ids.is_cuda:
-            self._run(self)
-            return
-        if self._graphed is None:
-            self._graphed = GraphedStep(lambda: self._run(self))
-        self._graphed()
+        self._launch(self._run)
+
+    def read_prompt(self) -> None:
+        """What a step of decoding does until it has its first new token, run by itself as the step is run."""
+        self._launch(_only_read_prompt)
 
     def arm(self) -> None:
         """Has backward update each parameter as its gradient appears, where the case asks for it.
@@ -60,6 +63,14 @@ class Workload:
         if self.case.update == "in-backward" and self.optimizer is not None and not self._updates:
             self._updates = True
             _update_in_backward(self.model, self.optimizer)
+
+    def _launch(self, run: Run) -> None:
+        if self.case.execution == "eager" or not self.ids.is_cuda:
+            run(self)
+            return
+        if run not in self._graphs:
+            self._graphs[run] = GraphedStep(lambda: run(self))
+        self._graphs[run]()
 
     @property
     def parameters(self) -> int:
@@ -151,17 +162,27 @@ def _inference(work: Workload) -> None:
 
 @torch.no_grad()
 def _decode(work: Workload) -> None:
-    """Greedy generation: the prompt at once, then one token at a time."""
-    model, case = work.model, work.case
-    assert isinstance(model, LanguageModel)
-    states = model.new_states(case.batch, case.seq + case.new_tokens)
-    ids = work.ids
-    for position in range(case.new_tokens):
-        start = 0 if position == 0 else case.seq + position - 1
-        ids = model.decode_step(ids, states, start).argmax(-1)
+    """Greedy generation: the prompt gives the first new token, then each gives the next."""
+    assert isinstance(work.model, LanguageModel)
+    ids, states = _read_prompt(work)
+    for start in range(work.case.seq, work.case.seq + work.case.new_tokens - 1):
+        ids = work.model.decode_step(ids, states, start).argmax(-1)
 
 
-STEPS: dict[str, Callable[[Workload], None]] = {
+@torch.no_grad()
+def _only_read_prompt(work: Workload) -> None:
+    _read_prompt(work)
+
+
+def _read_prompt(work: Workload) -> tuple[Tensor, list[State]]:
+    """The first new token of each sequence, (batch, 1), and the states behind the prompt."""
+    assert isinstance(work.model, LanguageModel)
+    states = work.model.new_states(work.case.batch, work.case.seq + work.case.new_tokens)
+    work.state_per_sequence_bytes = sum(map(state_bytes, states)) // work.case.batch
+    return work.model.read_prompt(work.ids, states).argmax(-1), states
+
+
+STEPS: dict[str, Run] = {
     "train": _train,
     "forward-backward": _forward_backward,
     "inference": _inference,

@@ -20,6 +20,21 @@ def step_of(record: Record) -> float | None:
     return record.step_time_seconds if record.status == "ok" else None
 
 
+def prefill_of(record: Record) -> float | None:
+    """Seconds until the first new token; None where nothing was timed."""
+    return record.prefill_seconds if record.status == "ok" else None
+
+
+def new_token_of(record: Record) -> float | None:
+    """Seconds a new token after the first; None where nothing was timed."""
+    return record.new_token_seconds if record.status == "ok" else None
+
+
+def state_of(record: Record) -> float | None:
+    """What decoding keeps of each sequence, in bytes; None in other modes."""
+    return record.state_per_sequence_bytes if record.status == "ok" else None
+
+
 def exponent(points: Mapping[int, float]) -> float | None:
     """p of the power law c x^p that fits the points best in the logarithms; None for fewer than two."""
     pairs = [(math.log(x), math.log(y)) for x, y in points.items() if x > 0 and y > 0]

@@ -56,6 +56,7 @@ def sweep(
 ) -> int:
     """See how memory and time per step grow with one size, and with which exponent.
 
+    With --mode decode also the state that is kept of each sequence.
     Measures where there is a GPU, and predicts where there is none. Exits with
     4 when a case ran out of memory or crashed; the others are shown.
 
@@ -63,6 +64,7 @@ def sweep(
     Examples:
       muse-bench sweep --param seq --values 512..131072 --models tuned,ultra
       muse-bench sweep --param batch --values 1,2,4 --gpu rtx-4060 --output batch.md
+      muse-bench sweep --mode decode --values 512..65536 --models baseline,muse
       muse-bench sweep --from sweep.json --fit-from 4096
     """
     if param not in PARAMS:

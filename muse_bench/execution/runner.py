@@ -156,6 +156,7 @@ class Runner:
         return dataclasses.replace(
             explained if self._explains else dataclasses.replace(explained, modules=(), timeline=()),
             parameters=values["parameters"],
+            state_per_sequence_bytes=values.get("state_per_sequence_bytes"),
             peak_allocated_bytes=values["cold_peak_allocated_bytes" if single else "steady_peak_allocated_bytes"],
             cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],
             peak_reserved_bytes=peak_reserved,

@@ -105,13 +105,14 @@ def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
     if request.get("smallest"):
         say("looking for the least memory that does")
         smallest = context + smallest_capacity_bytes(trace, _allocator_config())
-    return {
-        **_profile_values(found),
+    figures = {
         "parameters": work.parameters,
         "host_bytes": work.host_bytes(),
+        "state_per_sequence_bytes": work.state_per_sequence_bytes,
         "context_bytes": context,
         "smallest_budget_bytes": smallest,
     }
+    return {**_profile_values(found), **figures}
 
 
 def _prove(case: Case, say: Say, request: Request) -> dict[str, Any]:

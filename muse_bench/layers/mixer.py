@@ -4,7 +4,7 @@ A mixer maps (batch, seq, d_model) to the same shape. With a state from `new_sta
 sequence: it reads and updates what earlier calls left there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -164,6 +164,12 @@ class SemiseparableMixer(nn.Module):
 
 Mixer = Attention | LocalAttention | SemiseparableMixer | MatrixMixer
 State = KeyValueCache | WindowCache | RecurrentState | MatrixState
+
+
+def state_bytes(state: State) -> int:
+    """What a block's decoding state takes, for all sequences of its batch."""
+    parts = (getattr(state, part.name) for part in fields(state))
+    return sum(part.nbytes for part in parts if isinstance(part, Tensor))
 
 
 def build_mixer(config: ModelConfig, block: int) -> Mixer:

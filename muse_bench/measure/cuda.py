@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from muse_bench.capture import WARM_STEPS
 from muse_bench.config import Case
 from muse_bench.workload import Workload, build_workload
 
@@ -25,7 +26,10 @@ class Peaks:
     peak_reserved_bytes: int
     host_bytes: dict[str, int] | None
     step_time_seconds: float
-    tokens_per_second: float
+    tokens_per_second: float | None
+    prefill_seconds: float | None
+    new_token_seconds: float | None
+    state_per_sequence_bytes: int | None
 
 
 def measure_peaks(case: Case, say: Callable[[str], None], protocol_over: Callable[[], None]) -> Peaks:
@@ -49,7 +53,7 @@ def measure_peaks(case: Case, say: Callable[[str], None], protocol_over: Callabl
     reserved = torch.cuda.max_memory_reserved()
     time.sleep(SETTLE_SECONDS)  # reserved memory stays: the device's sampler sees it before what follows changes it
     protocol_over()
-    seconds = _step_time(work)
+    seconds = _time_of(work, work.step, warm=2)
     return Peaks(
         parameters=work.parameters,
         cold_peak_allocated_bytes=cold,
@@ -57,7 +61,8 @@ def measure_peaks(case: Case, say: Callable[[str], None], protocol_over: Callabl
         peak_reserved_bytes=reserved,
         host_bytes=work.host_bytes(),
         step_time_seconds=seconds,
-        tokens_per_second=work.tokens_per_step / seconds,
+        **_speeds(work, seconds),
+        state_per_sequence_bytes=work.state_per_sequence_bytes,
     )
 
 
@@ -70,19 +75,42 @@ def _peak_of(work: Workload, steps: int) -> int:
     return torch.cuda.max_memory_allocated()
 
 
-def _step_time(work: Workload) -> float:
-    """The median of up to TIMED_STEPS steps, by events on the device, after two more to warm up."""
+def _speeds(work: Workload, step_seconds: float) -> dict[str, float | None]:
+    """Tokens a second; in decode those generated after the prompt was read, and the times of both."""
+    if work.case.mode != "decode":
+        return {
+            "tokens_per_second": work.tokens_per_step / step_seconds,
+            "prefill_seconds": None,
+            "new_token_seconds": None,
+        }
+    prefill = _time_of(work, work.read_prompt, warm=WARM_STEPS + 1)
+    return decode_speeds(work.case, step_seconds, prefill)
+
+
+def decode_speeds(case: Case, step_seconds: float, prefill_seconds: float) -> dict[str, float | None]:
+    """The prompt gives the first new token; what a step takes beyond that is spread over the others."""
+    others = case.new_tokens - 1
+    each = (step_seconds - prefill_seconds) / others if others and step_seconds > prefill_seconds else None
+    return {
+        "tokens_per_second": None if each is None else case.batch / each,
+        "prefill_seconds": prefill_seconds,
+        "new_token_seconds": each,
+    }
+
+
+def _time_of(work: Workload, run: Callable[[], None], warm: int) -> float:
+    """The median of up to TIMED_STEPS runs in seconds, by events on the device, after some to warm up."""
     times: list[float] = []
     begun = time.monotonic()
-    for index in range(TIMED_STEPS + 2):
+    for index in range(TIMED_STEPS + warm):
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
-        work.step()
+        run()
         end.record()
         end.synchronize()
         if work.optimizer is None:  # outside the timed region: the protocol itself keeps its gradients
             work.model.zero_grad(set_to_none=True)
-        if index >= 2:
+        if index >= warm:
             times.append(start.elapsed_time(end) / 1_000)
         if times and time.monotonic() - begun > TIMED_SECONDS:
             break

@@ -26,6 +26,7 @@ from muse_kernels import host_rows
 from muse_kernels.chunks import slices
 from muse_kernels.precision import accumulation_dtype
 
+PREFILL_CHUNKS = 4  # that a block reads before the next: weights in host memory are copied once for them
 Lend = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
@@ -62,9 +63,9 @@ class Block(nn.Module):
         return self.mixer(x, state), None
 
 
-def _go_through(block: Block, x: Tensor, chunk: int) -> None:
+def _go_through(block: Block, x: Tensor, chunk: int, state: State | None) -> None:
     """Adds to x (batch, seq, d_model) what each half of the block makes of it, a chunk of the sequence at a time."""
-    halves = list(block.sublayers(block.mixer.new_state(*x.shape[:2])))
+    halves = list(block.sublayers(block.mixer.new_state(*x.shape[:2]) if state is None else state))
     for place in range(len(halves)):
         part = halves.pop(0)  # with it goes the mixer's state, which nobody goes on from
         with block.lend(place):
@@ -118,9 +119,8 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor, *, last_only: bool = False) -> Tensor:
         """Logits of every position, or with last_only of the last one: (batch, 1, vocab_size)."""
-        chunk = self.config.prefill_chunk
-        if last_only and chunk is not None and ids.shape[1] > chunk and not torch.is_grad_enabled():
-            return self._prefill(ids, chunk)
+        if last_only and self.config.prefill_chunk is not None and not torch.is_grad_enabled():
+            return self.read_prompt(ids)
         hidden, _ = self.hidden(ids)
         return self._logits(hidden[:, -1:] if last_only else hidden)
 
@@ -201,15 +201,28 @@ class LanguageModel(nn.Module):
         hidden, _ = self.hidden(ids, states, start)
         return self._logits(hidden[:, -1:])
 
-    def _prefill(self, ids: Tensor, chunk: int) -> Tensor:
-        """The last position's logits; each half of a block goes through the prompt a chunk at a time."""
-        x = torch.cat([self._embed(ids[:, some], some.start) for some in slices(ids.shape[1], chunk)], dim=1)
-        self._begin()
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            _go_through(block, x, chunk)
-        last = x[:, -1:].clone()
-        del x
+    def read_prompt(self, ids: Tensor, states: list[State] | None = None) -> Tensor:
+        """Logits (batch, 1, vocab_size) after a prompt, filling empty states if they are to be gone on from.
+
+        Where the config has chunks, each half of a block goes through some of them before the next: activations are
+        those of a chunk, beside the hidden states of those some.
+        """
+        chunk = self.config.prefill_chunk or ids.shape[1]
+        stretches = list(slices(ids.shape[1], PREFILL_CHUNKS * chunk))
+        if len(stretches) > 1 and states is None:
+            states = self.new_states(*ids.shape)
+        for stretch in stretches:
+            some = [
+                slice(part.start + stretch.start, part.stop + stretch.start)
+                for part in slices(stretch.stop - stretch.start, chunk)
+            ]
+            x = torch.cat([self._embed(ids[:, part], part.start) for part in some], dim=1)
+            self._begin()
+            for index, block in enumerate(self.blocks):
+                assert isinstance(block, Block)
+                _go_through(block, x, chunk, None if states is None else states[index])
+            last = x[:, -1:].clone()
+            del x
         return self._logits(last if self.norm is None else self.norm(last))
 
     def new_states(self, batch: int, max_seq_len: int) -> list[State]:

@@ -61,6 +61,17 @@ PROOF = Column(
 )
 STEP = Column("step", lambda record: duration_text(record.step_time_seconds))
 RATE = Column("tokens/s", lambda record: rate_text(record.tokens_per_second))
+PREFILL = Column("prompt", lambda record: duration_text(record.prefill_seconds), "the time until the first new token")
+NEW_TOKEN = Column(
+    "a token",
+    lambda record: duration_text(record.new_token_seconds),
+    "the time of each new token after the first; tokens/s counts those, of all sequences",
+)
+STATE = Column(
+    "state per\nsequence",
+    lambda record: format_mib(record.state_per_sequence_bytes, decimals=3),
+    "what decoding keeps of a sequence: the cache of keys and values, or the recurrent state",
+)
 VERDICT = Column("verdict", lambda record: record.verdict or "-", left=True)
 
 # A reader must not take rows of different protocols for the same one: what differs is shown.
@@ -74,7 +85,8 @@ PROTOCOL = (
     Column("workspaces", lambda record: plain(record.workspace_setting), left=True),
 )
 
-SUMMARY = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, COLD, RESERVED, DEVICE, HOST, STEP, RATE, VERDICT)
+SPEED = (STEP, PREFILL, NEW_TOKEN, RATE)
+SUMMARY = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, COLD, RESERVED, DEVICE, HOST, *SPEED, STATE, VERDICT)
 LEDGER = (
     of_ledger("parameters", "parameters"),
     of_ledger("buffers", "buffers"),
@@ -87,7 +99,7 @@ LEDGER = (
     of_ledger("unattributed", "unattributed"),
 )
 AROUND = (COLD, RESERVED, DEVICE, LOWER, UPPER, SMALLEST, HOST)
-FULL = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, *LEDGER, *AROUND, STEP, RATE, PROOF, VERDICT)
+FULL = (MODEL, DTYPE, PARAMETERS, PEAK, REDUCTION, *LEDGER, *AROUND, *SPEED, STATE, PROOF, VERDICT)
 COMPACT = (
     MODEL,
     PEAK,
@@ -97,10 +109,11 @@ COMPACT = (
     of_ledger("work-\nspace", "workspace"),
     of_ledger("other", "inputs", "unattributed", meaning="inputs and unattributed"),
     HOST,
+    STATE,
     VERDICT,
 )
 NARROW = tuple(column for column in COMPACT if column is not HOST)
-LEAST = (MODEL, PEAK, REDUCTION, VERDICT)
+LEAST = (MODEL, PEAK, REDUCTION, STATE, VERDICT)
 
 
 def with_protocol(columns: Sequence[Column], records: Sequence[Record]) -> tuple[Column, ...]:

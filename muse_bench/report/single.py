@@ -92,12 +92,24 @@ def _figures(record: Record) -> Text:
     if record.step_time_seconds is not None:
         speed = f", {words.rate_text(record.tokens_per_second)} tokens/s" if record.tokens_per_second else ""
         text.append(f"{words.duration_text(record.step_time_seconds)} a step{speed}\n")
+    text.append_text(_decoding(record))
     margin = margin_bytes(record)
     if record.verdict is not None and record.limit_bytes is not None:
         text.append_text(table.verdict_text(record))
         side = "" if margin is None else f", {format_bytes(abs(margin))} {'below' if margin >= 0 else 'above'} it"
         text.append(f" for a limit of {format_bytes(record.limit_bytes)}{side}\n")
     text.rstrip()
+    return text
+
+
+def _decoding(record: Record) -> Text:
+    """The times of the prompt and of each new token, and the state that decoding keeps."""
+    text = Text()
+    if record.prefill_seconds is not None:
+        each = words.duration_text(record.new_token_seconds)
+        text.append(f"{words.duration_text(record.prefill_seconds)} to read the prompt, {each} a new token after it\n")
+    if record.state_per_sequence_bytes is not None:
+        text.append(f"{format_mib(record.state_per_sequence_bytes, decimals=3)} MiB of state per sequence\n")
     return text
 
 

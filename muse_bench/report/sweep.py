@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping
 
-from muse_bench.analysis.sweep import along, exponent, peak_of, step_of, value_of
+from muse_bench.analysis.sweep import (
+    Figure,
+    along,
+    exponent,
+    new_token_of,
+    peak_of,
+    prefill_of,
+    state_of,
+    step_of,
+    value_of,
+)
 from muse_bench.record import RunFile
 from muse_bench.report import words
 from muse_bench.report.sheet import Sheet
@@ -11,12 +21,29 @@ from muse_bench.units import format_mib
 NAMES = {"seq": "sequence", "batch": "batch", "layers": "layers", "d-model": "width", "vocab": "vocabulary"}
 
 
+def _mib(value: float | None) -> str:
+    return format_mib(None if value is None else int(value))
+
+
+def _fine_mib(value: float | None) -> str:
+    return format_mib(None if value is None else int(value), decimals=3)
+
+
+OTHERS: tuple[tuple[str, Figure, words.ToText], ...] = (
+    ("State per sequence, MiB", state_of, _fine_mib),
+    ("Time per step", step_of, words.duration_text),
+    ("Time to read the prompt", prefill_of, words.duration_text),
+    ("Time per new token after the first", new_token_of, words.duration_text),
+)
+
+
 def sheets(run: RunFile, param: str, fit_from: int) -> list[Sheet]:
-    """The peaks, and the times where there are any, with a row for each value and a column for each model."""
+    """The peaks, and the other figures that there are, with a row for each value and a column for each model."""
     found = [_sheet(run, param, fit_from, "Peak allocated, MiB", along(run.records, param, peak_of), _mib)]
-    times = along(run.records, param, step_of)
-    if any(times.values()):
-        found.append(_sheet(run, param, fit_from, "Time per step", times, words.duration_text))
+    for what, figure, text in OTHERS:
+        figures = along(run.records, param, figure)
+        if any(figures.values()):
+            found.append(_sheet(run, param, fit_from, what, figures, text))
     return found
 
 
@@ -46,7 +73,3 @@ def _sheet(
 
 def _cell(value: float | None, status: str | None, text: words.ToText) -> str:
     return text(value) if value is not None else "-" if status in (None, "ok") else status
-
-
-def _mib(value: float | None) -> str:
-    return format_mib(None if value is None else int(value))

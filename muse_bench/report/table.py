@@ -37,8 +37,8 @@ class Comparison:
         for heading, shown in chosen.items():
             yield Text(f"\n{heading}".rstrip("\n"), style="bold")
             yield table(run.records, shown)
-        held = (column for shown in chosen.values() for column in columns.with_protocol(shown, run.records))
-        meanings = columns.meanings(tuple(held))
+        held = (columns.with_protocol(shown, run.records) for shown in chosen.values())
+        meanings = columns.meanings([column for shown in held for column in shown])
         said = (f"{meanings} {words.limit_text(run.records)}", *words.peculiarities(run.records))
         yield footnotes(run.records, meaning="\n".join(said))
 

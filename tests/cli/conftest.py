@@ -43,6 +43,7 @@ class FakeRunner:
 
     peaks: dict[str, Any] = {}  # noqa: RUF012
     measured: dict[str, Any] = {}  # noqa: RUF012
+    fields: Callable[[Case], dict[str, Any]] | None = None  # further fields of each record, from its case
     made: list["FakeRunner"] = []  # noqa: RUF012
     backend = "predict"
     environment = Environment(muse_bench="0.1.0", torch="2.13.0", gpu="NVIDIA GeForce RTX 4060")
@@ -67,7 +68,8 @@ class FakeRunner:
             found = found(case) if callable(found) else found
             if isinstance(found, BaseException):
                 raise found
-            yield _record(case, found, "measured" if measures else "predicted")
+            record = _record(case, found, "measured" if measures else "predicted")
+            yield dataclasses.replace(record, **({} if self.fields is None else type(self).fields(case)))
 
 
 def _record(case: Case, found: int | str, provenance: Any) -> Record:
@@ -101,6 +103,7 @@ def runner(monkeypatch) -> type[FakeRunner]:
         monkeypatch.setattr(importlib.import_module(f"muse_bench.cli.{module}"), "Runner", FakeRunner)
     monkeypatch.setattr(FakeRunner, "peaks", {})
     monkeypatch.setattr(FakeRunner, "measured", {})
+    monkeypatch.setattr(FakeRunner, "fields", None)
     monkeypatch.setattr(FakeRunner, "backend", "predict")
     monkeypatch.setattr(FakeRunner, "made", [])
     return FakeRunner

@@ -57,6 +57,25 @@ def test_a_case_that_ran_out_of_memory_leaves_the_others(call, runner, capsys):
     assert "exponent from 1 1.000" in shown
 
 
+def test_the_state_and_the_times_of_decoding(call, runner, tmp_path):
+    def measured(case):
+        return {
+            "state_per_sequence_bytes": case.seq << 10,
+            "prefill_seconds": case.seq**2 * 1e-6,
+            "new_token_seconds": 0.5,
+        }
+
+    runner.fields = measured
+    values = ("--values", "1000..4000", "-o", "a.md")
+    assert call("sweep", "--mode", "decode", "--models", "baseline", *values) == 0
+    text = (tmp_path / "a.md").read_text()
+    tables = {part.partition("\n")[0]: " ".join(part.split()) for part in text.split("## ")[1:]}
+    assert "| 4,000 | 3.906 |" in tables["State per sequence, MiB, by sequence"]
+    assert "| exponent from 1,000 | 1.000 |" in tables["State per sequence, MiB, by sequence"]
+    assert "| exponent from 1,000 | 2.000 |" in tables["Time to read the prompt, by sequence"]
+    assert "| exponent from 1,000 | 0.000 |" in tables["Time per new token after the first, by sequence"]
+
+
 def test_sizes_that_the_config_holds(call, runner, capsys):
     runner.peaks = {"ultra": lambda case: case.config.n_layers * 10}
     assert call("sweep", "--models", "ultra", "--param", "layers", "--values", "2..8") == 0

@@ -189,15 +189,24 @@ def test_inference_asks_for_the_logits_that_were_asked_for(logits, positions, mi
     assert shapes == [(count, positions, VOCAB) for count in rows]
 
 
-@pytest.mark.parametrize("name", ["baseline", "ultra", "extreme"])
-def test_decoding_is_greedy_generation(name, monkeypatch):
+@pytest.mark.parametrize("changes", [{}, {"prefill_chunk": 4}, {"prefill_chunk": 1}], ids=str)
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "encoder"])
+def test_decoding_is_greedy_generation(name, changes, monkeypatch):
     """Each new token is the argmax of the logits of everything before it, computed without any state."""
-    work = build(name, "decode")
+    work = build(name, "decode", **changes)
+    work.model.double()
     given = []
-    step = LanguageModel.decode_step
+    prompt, step = LanguageModel.read_prompt, LanguageModel.decode_step
+
+    def keep_new(self, ids, states, start):
+        if start:
+            given.append(ids)
+        return step(self, ids, states, start)
+
     monkeypatch.setattr(
-        LanguageModel, "decode_step", lambda self, ids, *rest: given.append(ids) or step(self, ids, *rest)
+        LanguageModel, "read_prompt", lambda self, ids, *rest: given.append(ids) or prompt(self, ids, *rest)
     )
+    monkeypatch.setattr(LanguageModel, "decode_step", keep_new)
     work.step()
     tokens = torch.cat(given, dim=1)
     assert [ids.shape[1] for ids in given] == [SEQ] + [1] * (NEW - 1)
@@ -206,6 +215,23 @@ def test_decoding_is_greedy_generation(name, monkeypatch):
         for length in range(SEQ, SEQ + NEW - 1):
             expected = work.model(tokens[:, :length], last_only=True).argmax(-1)
             assert torch.equal(tokens[:, length : length + 1], expected)
+
+
+def test_the_state_of_a_sequence_is_known_once_it_has_decoded():
+    """Keys and values of prompt and new tokens in float32, for one sequence of the batch, in both blocks."""
+    work = build("baseline", "decode")
+    assert work.state_per_sequence_bytes is None
+    work.step()
+    assert work.state_per_sequence_bytes == 2 * 2 * SIZES.d_model * (SEQ + NEW) * 4
+
+
+def test_reading_the_prompt_generates_nothing_after_it(monkeypatch):
+    work = build("ultra", "decode")
+    starts = []
+    step = LanguageModel.decode_step
+    monkeypatch.setattr(LanguageModel, "decode_step", lambda self, *args: starts.append(args[2]) or step(self, *args))
+    work.read_prompt()
+    assert starts == [0]
 
 
 def test_tokens_are_counted_as_read_or_as_generated():

@@ -134,6 +134,7 @@ def test_a_case_becomes_a_record(runner, name, changes):
     assert [getattr(record, field) for field in asked] == [getattr(case, field) for field in asked]
     assert record.workspace_setting == case.workspace
     assert record.optimizer == ("adamw" if case.mode == "train" else None)
+    assert (record.state_per_sequence_bytes is not None) == (case.mode == "decode")
     assert record.new_tokens == (3 if case.mode == "decode" else None)
     assert record.gpu == find_gpu("rtx-3080").title
     assert record.device_peak_provenance == "predicted"
