@@ -196,7 +196,10 @@ class Case:
     @property
     def traced_steps(self) -> int:
         """How many steps show both peaks: the warm-up, and one more in the steady state."""
-        return 1 if self.single_step else self.warmup_steps + 1
+        if self.single_step:
+            return 1
+        # A step of decoding leaves nothing behind, and takes long to trace: the second is as good as any later one.
+        return (min(self.warmup_steps, 1) if self.mode == "decode" else self.warmup_steps) + 1
 
     @property
     def first_steady_step(self) -> int:

@@ -16,6 +16,7 @@ from muse_bench.cli.accuracy import accuracy
 from muse_bench.cli.calibrate import calibrate
 from muse_bench.cli.compare import compare
 from muse_bench.cli.doctor import doctor
+from muse_bench.cli.floor import floor
 from muse_bench.cli.frontier import frontier
 from muse_bench.cli.groups import flattened
 from muse_bench.cli.kernels import kernels
@@ -35,6 +36,7 @@ COMMANDS = (
     ablate,
     ranks,
     frontier,
+    floor,
     sweep,
     measure,
     predict,

@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 TIMING = "timing"  # the phase in which the protocol is over and only time is measured
 PRELOAD_VARIABLE = "MUSE_BENCH_PRELOAD"  # modules that a worker imports while it waits for its request
-Task = Literal["peaks", "ledger", "predict", "peers", "prove"]
+Task = Literal["peaks", "ledger", "predict", "peers", "prove", "weigh"]
 
 
 class Request(TypedDict):

@@ -127,12 +127,19 @@ def _peers(case: Case, say: Say, _: Request) -> dict[str, Any]:
     return dataclasses.asdict(ask_peers(case, say))
 
 
+def _weigh(case: Case, say: Say, _: Request) -> dict[str, Any]:
+    from muse_bench.predict.weigh import weigh
+
+    return dataclasses.asdict(weigh(case))
+
+
 TASKS: dict[str, Callable[[Case, Say, Request], dict[str, Any]]] = {
     "peaks": _peaks,
     "ledger": _ledger,
     "predict": _predict,
     "peers": _peers,
     "prove": _prove,
+    "weigh": _weigh,
 }
 
 

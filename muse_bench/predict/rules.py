@@ -56,17 +56,23 @@ def cuda_paths(capability: tuple[int, int]) -> Iterator[None]:
     }
     for name, function in composites.items():
         library.impl(name, function, "AutogradMeta")
+    try:
+        with cuda_optimizers():
+            yield
+    finally:
+        library._destroy()
+
+
+@contextlib.contextmanager
+def cuda_optimizers() -> Iterator[None]:
+    """Inside, optimizers choose foreach and fused kernels for `meta` as they do for CUDA."""
     optimizers = importlib.import_module("torch.optim.optimizer")
     foreach, fused = (getattr(optimizers, name)() for name in OPTIMIZER_DEVICE_LISTS)
     with (
-        # Optimizers choose foreach and fused kernels by device: meta stands for CUDA here.
         mock.patch.object(optimizers, OPTIMIZER_DEVICE_LISTS[0], return_value=[*foreach, "meta"]),
         mock.patch.object(optimizers, OPTIMIZER_DEVICE_LISTS[1], return_value=[*fused, "meta"]),
     ):
-        try:
-            yield
-        finally:
-            library._destroy()
+        yield
 
 
 # Products that run on a cuBLAS handle; the first on each thread makes PyTorch take a workspace for that handle.

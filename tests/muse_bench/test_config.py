@@ -125,7 +125,7 @@ def test_a_model_that_is_not_causal_cannot_decode():
 
 @pytest.mark.parametrize(
     ("mode", "warmup", "traced", "first_steady"),
-    [("train", 2, 3, 2), ("inference", 0, 1, 0), ("forward-backward", 2, 1, 0)],
+    [("train", 2, 3, 2), ("inference", 0, 1, 0), ("forward-backward", 2, 1, 0), ("decode", 4, 2, 1)],
 )
 def test_how_many_steps_show_both_peaks(mode, warmup, traced, first_steady):
     """The reports' protocol is one first step, whatever warm-up is asked for."""
