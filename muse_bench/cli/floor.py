@@ -71,7 +71,7 @@ def floor(
     \b
     Examples:
       muse-bench floor --vocab 50000 --d-model 1024
-      muse-bench floor --models baseline,muse --modes train,decode --output floor.md
+      muse-bench floor --models baseline,muse --modes train,decode -o floor.md
       muse-bench floor --from peaks.json --output floor.csv
     """
     if saved is not None:
