@@ -305,8 +305,9 @@ class LanguageModel(nn.Module):
 
     def _run_sublayers(self, index: int, block: nn.Module, x: Tensor) -> Tensor:
         assert isinstance(block, Block)
-        rows = -(-len(x) // self.config.checkpoint_parts)
-        for place, part in enumerate(block.sublayers(), 2 * index):
+        halves = zip(block.sublayers(), (self.config.checkpoint_parts, 1), strict=True)
+        for place, (part, parts) in enumerate(halves, 2 * index):
+            rows = -(-len(x) // parts)
             lend = functools.partial(self._lend, place)
             x = recomputed(x, part, rows, self._store, place, lend, self._on_gradients)
         return x

@@ -47,8 +47,8 @@ class LowRankFFN(torch.autograd.Function):
 
 
 def _grad_layer(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of a linear layer's weight and bias."""
-    return grad.t() @ x, grad.sum(0)
+    """Gradients of a linear layer's weight and bias; a sum over rows as a product takes no scratch."""
+    return grad.t() @ x, grad.t() @ grad.new_ones(len(grad))
 
 
 def _widen_and_narrow(hidden: Tensor, middle: tuple[Tensor, ...], activation: Activation, x: Tensor) -> Tensor:
