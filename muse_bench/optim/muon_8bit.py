@@ -1,7 +1,7 @@
 """Muon with its momentum in 8 bits; what is no matrix gets a factored Adam. bf16 weights are rounded at random."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ LEAST_SIDE, MOST_ASPECT = 16, 16
 SMALL = 4096  # values of a parameter whose moments are not worth compressing
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+TOGETHER = 4  # matrices that are orthogonalised at once: small products leave most of a GPU idle
 RMS_OF_ADAM = 0.2
 EPSILON = 1e-8
 
@@ -36,7 +37,7 @@ class Muon8bit(torch.optim.Optimizer):
     first moment is kept as signed steps of the largest value in each block of 256. Weights in bfloat16 are rounded up
     or down at random, so that small updates count on average.
     Everything it counts lies on the device: a step can be captured in a CUDA graph. Scratch of a step: three bfloat16
-    copies of a matrix and one of its Gram matrix.
+    copies of up to four matrices, and their Gram matrices.
     Source: Jordan et al. 2024 (Muon); Liu et al. 2025, arXiv:2502.16982 (its scale); Shazeer and Stern 2018,
     arXiv:1804.04235 (factored moments); Dettmers et al. 2022, arXiv:2110.02861 (8-bit state).
     """
@@ -70,7 +71,10 @@ class Muon8bit(torch.optim.Optimizer):
                 if not state:
                     state.update(_new_state(parameter))
                     state["salt"] = len(self.state)
-                _move(parameter, state, lr, group)
+                if not is_matrix(parameter):
+                    _move(parameter, state, lr, group)
+            for batch in batches([parameter for parameter in given if is_matrix(parameter)]):
+                _move_matrices(batch, [self.state[parameter] for parameter in batch], lr, group)
         return loss
 
 
@@ -80,12 +84,28 @@ def is_matrix(parameter: Tensor) -> bool:
     return len(sides) == 2 and sides[0] >= LEAST_SIDE and sides[1] <= MOST_ASPECT * sides[0]
 
 
-def orthogonal(matrix: Tensor) -> Tensor:
-    """About U V^T of the matrix U S V^T, by five steps of a quintic Newton-Schulz iteration; overwrites the matrix."""
-    x = matrix.div_(torch.linalg.vector_norm(matrix).add_(EPSILON))
-    wide = x.shape[0] <= x.shape[1]
+def batches(matrices: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Groups of up to four matrices of the same shorter side, the longer ones at most twofold apart."""
+    found: list[list[nn.Parameter]] = []
+    for matrix in sorted(matrices, key=lambda matrix: (min(matrix.shape), max(matrix.shape))):
+        last = found[-1] if found else []
+        fits = last and min(last[0].shape) == min(matrix.shape) and 2 * max(last[0].shape) >= max(matrix.shape)
+        if fits and len(last) < TOGETHER:
+            last.append(matrix)
+        else:
+            found.append([matrix])
+    return found
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """About U V^T of each matrix U S V^T, (..., rows, columns), by five steps of a quintic Newton-Schulz iteration.
+
+    Overwrites the matrices. Rows or columns of zeros stay zero.
+    """
+    x = matrices.div_(torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).add_(EPSILON))
+    wide = x.shape[-2] <= x.shape[-1]
     for _ in range(ITERATIONS):
-        gram = x @ x.t() if wide else x.t() @ x
+        gram = x @ x.mT if wide else x.mT @ x
         once = gram @ x if wide else x @ gram
         twice = gram @ once if wide else once @ gram
         combine_(x, once, twice, NEWTON_SCHULZ)
@@ -106,25 +126,52 @@ def _new_state(parameter: Tensor) -> dict[str, Any]:
     return state
 
 
-def _move(parameter: Tensor, state: dict[str, Any], lr: Tensor, group: dict[str, Any]) -> None:
-    assert parameter.grad is not None
-    gradient, data, count = parameter.grad.contiguous(), parameter.data, state["count"]
-    rates = Rates(
+def _rates(group: dict[str, Any], state: dict[str, Any], scale: float = 1.0) -> Rates:
+    return Rates(
         momentum=group["momentum"],
         beta2=group["beta2"],
-        scale=RMS_OF_ADAM * math.sqrt(max(parameter.shape)) if is_matrix(parameter) else 1.0,
+        scale=scale,
         decay=group["weight_decay"],
         salt=state["salt"],
         epsilon=EPSILON,
     )
+
+
+def _move_matrices(
+    matrices: Sequence[nn.Parameter], states: Sequence[dict[str, Any]], lr: Tensor, group: dict[str, Any]
+) -> None:
+    """Each along the orthogonal factor of its momentum; all of them lie upright in one tensor, filled up with zeros."""
+    rows, columns = max(max(matrix.shape) for matrix in matrices), min(matrices[0].shape)
+    one_shape = all(matrix.shape == (rows, columns) for matrix in matrices)
+    new = matrices[0].new_empty if one_shape else matrices[0].new_zeros
+    upright = new(len(matrices), rows, columns, dtype=torch.bfloat16)
+    places = [upright[index, : max(matrix.shape)] for index, matrix in enumerate(matrices)]
+    for matrix, state, place in zip(matrices, states, places, strict=True):
+        _fill_direction(matrix, state, place, group["momentum"])
+    orthogonal(upright)
+    for matrix, state, place in zip(matrices, states, places, strict=True):
+        rates = _rates(group, state, RMS_OF_ADAM * math.sqrt(max(matrix.shape)))
+        update = place if matrix.shape == place.shape else place.t()
+        rounded_step_(matrix.data, update, state["count"], lr=lr, rates=rates)
+
+
+def _fill_direction(matrix: nn.Parameter, state: dict[str, Any], place: Tensor, momentum: float) -> None:
+    assert matrix.grad is not None
+    moment, gradient = (state["first"], state["first_scale"]), matrix.grad.contiguous()
+    if matrix.shape == place.shape:
+        direction_8bit_(moment, gradient, state["count"], momentum=momentum, out=place)
+        return
+    lying = torch.empty_like(gradient, dtype=place.dtype)
+    direction_8bit_(moment, gradient, state["count"], momentum=momentum, out=lying)
+    place.copy_(lying.t())
+
+
+def _move(parameter: Tensor, state: dict[str, Any], lr: Tensor, group: dict[str, Any]) -> None:
+    assert parameter.grad is not None
+    gradient, data, count, rates = parameter.grad.contiguous(), parameter.data, state["count"], _rates(group, state)
     if "second" in state:
         small_step_(data, gradient, SmallState(state["first"], state["second"], count), lr=lr, rates=rates)
         return
     moment = state["first"], state["first_scale"]
-    if is_matrix(parameter):
-        direction = torch.empty_like(gradient, dtype=torch.bfloat16)
-        direction_8bit_(moment, gradient, count, momentum=rates.momentum, out=direction)
-        rounded_step_(data, orthogonal(direction), count, lr=lr, rates=rates)
-        return
     factored = FactoredState(moment, state["second_rows"], state["second_columns"], count)
     factored_step_8bit_(data, gradient, factored, lr=lr, rates=rates)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from muse_bench.optim.muon_8bit import SMALL, Muon8bit, is_matrix, orthogonal
+from muse_bench.optim.muon_8bit import SMALL, Muon8bit, batches, is_matrix, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20), (16, 64)])
@@ -65,3 +65,28 @@ def test_a_small_parameter_keeps_its_moments_whole() -> None:
     optimizer = Muon8bit([weight])
     optimizer.step()
     assert optimizer.state[weight]["first"].dtype == torch.float32
+
+
+def test_matrices_that_are_moved_together_move_as_they_do_alone() -> None:
+    # a row too many of a neighbour, a transpose forgotten, or another's state would move a matrix elsewhere
+    shapes = [(48, 32), (32, 40), (32, 32), (33, 32), (64, 32), (32, 96)]
+    torch.manual_seed(3)
+    values = [torch.randn(shape) for shape in shapes]
+    gradients = [torch.randn(shape) for shape in shapes]
+    together = [torch.nn.Parameter(value.clone()) for value in values]
+    optimizer = Muon8bit(together, lr=0.1)
+    for parameter, gradient in zip(together, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    optimizer.step()
+    for value, gradient, moved in zip(values, gradients, together, strict=True):
+        alone = torch.nn.Parameter(value.clone())
+        alone.grad = gradient.clone()
+        Muon8bit([alone], lr=0.1).step()
+        change = alone - value
+        assert (moved - alone).norm() < 15 * 2**-8 * change.norm()  # fifteen products in bfloat16
+
+
+def test_batches_hold_what_fits_together() -> None:
+    matrices = [torch.nn.Parameter(torch.zeros(shape)) for shape in [(64, 16), (16, 16), (16, 24), (32, 24), (16, 33)]]
+    found = [[tuple(matrix.shape) for matrix in batch] for batch in batches(matrices)]
+    assert found == [[(16, 16), (16, 24)], [(16, 33), (64, 16)], [(32, 24)]]
