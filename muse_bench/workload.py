@@ -135,8 +135,7 @@ def _train(work: Workload) -> None:
     assert work.targets is not None
     pairs = list(zip(_micro(work, work.ids), _micro(work, work.targets), strict=True))
     for ids, targets in pairs:
-        with _autocast(work):
-            loss = token_loss(work.model, ids, targets)
+        loss = work_loss(work, ids, targets)
         (loss if len(pairs) == 1 else loss * (len(ids) / work.case.batch)).backward()
         del loss
     if work.optimizer is not None and work.case.update == "after":
@@ -198,6 +197,12 @@ def _autocast(work: Workload) -> contextlib.AbstractContextManager[None]:
 def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:
     parts: tuple[Tensor, ...] = rows.split(work.case.micro_batch or work.case.batch)
     return parts
+
+
+def work_loss(work: Workload, ids: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross-entropy of the workload's model, under its autocast."""
+    with _autocast(work):
+        return token_loss(work.model, ids, targets)
 
 
 def token_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ def _model(row: QualityRow) -> tuple[object, ...]:
         row.dtype,
         row.optimizer,
         row.tf32,
+        row.autocast,
         tuple((name, str(value)) for name, value in row.config.items()),
     )
 

@@ -1,5 +1,6 @@
 """The options of training on text, and the plan that they ask for."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,15 @@ class TrainingOptions:
             rich_help_panel=RUNNING,
         ),
     ] = False
+    autocast: Annotated[
+        Dtype | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="Train fp32 models under autocast to fp16 or bf16; their weights stay fp32.",
+            show_default="off",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
     compiled: Annotated[
         bool, typer.Option("--compile", help="Train through torch.compile.", rich_help_panel=RUNNING)
     ] = False
@@ -134,7 +144,10 @@ def build_plan(sizes: ReferenceSizes, text: TextOptions, training: TrainingOptio
     if text.text and text.hf_dataset:
         raise UsageError("--text and --hf-dataset are two sources of text: choose one")
     protocol = ProtocolOptions(dtype=training.dtype, micro_batch=training.micro_batch)
-    cases = build_cases(split_models(models), sizes, protocol, BudgetOptions())
+    cases = [
+        dataclasses.replace(case, autocast=training.autocast if case.dtype == "fp32" else None)
+        for case in build_cases(split_models(models), sizes, protocol, BudgetOptions())
+    ]
     for case in cases:
         if case.config is not None and not case.config.causal:
             raise UsageError(f"'{case.model}' is not causal: it sees the tokens that it should predict; leave it out")

@@ -10,7 +10,7 @@ import torch
 from muse_bench.errors import UsageError
 from muse_bench.quality.batches import read_ids, windows_at
 from muse_bench.quality.trial import Trial
-from muse_bench.workload import Workload, logits_of, token_loss
+from muse_bench.workload import Workload, logits_of, work_loss
 
 
 def evaluate(work: Workload, trial: Trial, device: torch.device) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def evaluate(work: Workload, trial: Trial, device: torch.device) -> dict[str, An
     with torch.no_grad():
         for starts in (torch.arange(count, device=device) * case.seq).split(case.batch):
             inputs, targets = windows_at(ids, starts, case.seq)
-            loss += token_loss(work.model, inputs, targets).double() * targets.numel()
+            loss += work_loss(work, inputs, targets).double() * targets.numel()
             text_bytes += lengths[targets].sum()
     tokens, nats, size = count * case.seq, float(loss), int(text_bytes)
     mean = nats / tokens

@@ -51,7 +51,7 @@ class QualityRow:
     """One training run. `curve` holds pairs of tokens seen and the mean training loss since the pair before.
 
     `peak_allocated_bytes` is the steady peak of training, less the tokenised text that is kept on the device. `tf32`
-    says that float32 products were rounded to TF32. `skipped_steps` counts steps that a float16 model skipped because
+    says that float32 products were rounded to TF32, `autocast` to what they were cast. `skipped_steps` counts steps that a float16 model skipped because
     its scaled gradients overflowed.
     """
 
@@ -68,6 +68,7 @@ class QualityRow:
     optimizer: str
     micro_batch: int | None = None
     tf32: bool = False
+    autocast: str | None = None
     status: QualityStatus = "ok"
     reason: str | None = None
     parameters: int | None = None
@@ -90,7 +91,7 @@ class QualityRow:
         """What was asked for: a finished run of the same identity need not be done again."""
         asked = (self.stage, self.seed, self.lr, self.tokens, self.pool_tokens, self.batch, self.seq)
         parts = tuple(sorted((name, str(value)) for name, value in self.config.items()))
-        return (self.model, parts, self.dtype, self.optimizer, self.micro_batch, self.tf32, *asked)
+        return (self.model, parts, self.dtype, self.optimizer, self.micro_batch, self.tf32, self.autocast, *asked)
 
     @classmethod
     def from_json(cls, values: Any) -> Self:

@@ -144,7 +144,7 @@ class QualityRunner:
             validation=str(files.validation),
             lengths=str(files.lengths),
             fingerprint=" ".join(map(str, (files.facts.sha256, *software))),
-            tf32=plan.tf32 and case.dtype == "fp32",
+            tf32=plan.tf32 and case.dtype == "fp32" and case.autocast is None,
             compiled=plan.compiled,
             graphs=plan.graphs,
         )
@@ -217,6 +217,7 @@ def blank_row(trial: Trial) -> QualityRow:
         optimizer=case.optimizer,
         micro_batch=case.micro_batch,
         tf32=trial.tf32,
+        autocast=case.autocast,
     )
 
 

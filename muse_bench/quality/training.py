@@ -23,7 +23,7 @@ from muse_bench.quality.checkpoint import (
 from muse_bench.quality.evaluation import evaluate, refuse_acausal, verdict
 from muse_bench.quality.step import SMALLEST_SCALE, CapturedStep, LossOf, TrainingStep
 from muse_bench.quality.trial import Trial
-from muse_bench.workload import Workload, build_workload, token_loss
+from muse_bench.workload import Workload, build_workload, work_loss
 
 STEADY_STEP = 2  # the optimizer's state appears in the first step; the peak is that of the steps from here on
 Say = Callable[[str], None]
@@ -94,7 +94,7 @@ class _Run:
         starts = window_starts(trial.pool_tokens, case.seq, trial.steps * case.batch, case.seed)
         self._starts = starts.view(trial.steps, case.batch).to(device)
         self._text_bytes = _allocated(device) - before
-        loss_of: LossOf = functools.partial(token_loss, work.model)
+        loss_of: LossOf = functools.partial(work_loss, work)
         if trial.compiled:
             loss_of = torch.compile(loss_of)
         kind = CapturedStep if trial.graphs else TrainingStep

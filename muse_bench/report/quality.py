@@ -91,7 +91,7 @@ def _cost_cells(summary: Summary) -> tuple[str, ...]:
     seconds = sum(one.seconds or 0.0 for one in (*summary.rows, *summary.sweep))
     return (
         plain(summary.model),
-        f"{'tf32' if row.tf32 else row.dtype} {row.optimizer}",
+        f"{_precision(row)} {row.optimizer}",
         count_text(row.parameters),
         f"{row.lr:g}",
         rate_text(None if speed is None else speed.mean),
@@ -99,6 +99,12 @@ def _cost_cells(summary: Summary) -> tuple[str, ...]:
         percent_text(summary.reduction),
         _clock(seconds),
     )
+
+
+def _precision(row: QualityRow) -> str:
+    if row.autocast is not None:
+        return f"{row.autocast} autocast"
+    return "tf32" if row.tf32 else row.dtype
 
 
 def _sweep(summaries: Sequence[Summary]) -> Sheet:
