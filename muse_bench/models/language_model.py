@@ -5,6 +5,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,73 +15,19 @@ from torch.utils.checkpoint import checkpoint
 from muse_bench import scopes
 from muse_bench.config import ModelConfig
 from muse_bench.layers.embedding import INITIAL_STD, HybridEmbedding, build_embedding
-from muse_bench.layers.ffn import EXPANSION, build_ffn
 from muse_bench.layers.head import DenseHead, Head, LowRankHead, build_head, plain_loss
 from muse_bench.layers.local_attention import LocalAttention
 from muse_bench.layers.matrix_mixer import MatrixMixer
-from muse_bench.layers.mixer import Attention, SemiseparableMixer, State, build_mixer
+from muse_bench.layers.mixer import Attention, State
 from muse_bench.layers.norm import build_norm
 from muse_bench.layers.recompute import HostStore, recomputed
+from muse_bench.models.block import Block, EncoderBlock, go_through
+from muse_bench.streaming.page import Page
 from muse_bench.streaming.weights import HostTable, HostWeights, OptimizerState
 from muse_kernels import host_rows
 from muse_kernels.chunks import slices
-from muse_kernels.precision import accumulation_dtype
 
 PREFILL_CHUNKS = 4  # that a block reads before the next: weights in host memory are copied once for them
-Lend = Callable[[int], contextlib.AbstractContextManager[None]]
-
-
-class Block(nn.Module):
-    """x + mixer(norm x), then x + ffn(norm x); with `shared_norm` one norm serves both."""
-
-    def __init__(self, config: ModelConfig, index: int) -> None:
-        super().__init__()
-        self.gate_l1 = config.gate_l1
-        self.mixer_norm = build_norm(config)
-        self.mixer = build_mixer(config, index)
-        self.ffn_norm = None if config.shared_norm else build_norm(config)
-        self.ffn = build_ffn(config)
-        self.lend: Lend = lambda place: contextlib.nullcontext()  # has the weights of the mixer (0) or FFN (1) at hand
-
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, Tensor | None]:
-        """The next hidden state, and the L1 penalty of the gates when there is one."""
-        with self.lend(0):
-            mixed, penalty = self._mix(self.mixer_norm(x), state)
-        x = x + mixed
-        norm = self.mixer_norm if self.ffn_norm is None else self.ffn_norm
-        with self.lend(1):
-            return x + self.ffn(norm(x)), penalty
-
-    def sublayers(self, state: State | None = None) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """The two halves, each (batch, seq, d_model) to what it adds to the residual stream."""
-        norm = self.mixer_norm if self.ffn_norm is None else self.ffn_norm
-        return lambda x: self.mixer(self.mixer_norm(x), state), lambda x: self.ffn(norm(x))
-
-    def _mix(self, x: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.mixer, SemiseparableMixer) and self.gate_l1:
-            mixed, gates = self.mixer.mix(x, state)  # type: ignore[arg-type]
-            return mixed, self.gate_l1 * gates.to(accumulation_dtype(gates.dtype)).mean()
-        return self.mixer(x, state), None
-
-
-def _go_through(block: Block, x: Tensor, chunk: int, state: State | None) -> None:
-    """Adds to x (batch, seq, d_model) what each half of the block makes of it, a chunk of the sequence at a time."""
-    halves = list(block.sublayers(block.mixer.new_state(*x.shape[:2]) if state is None else state))
-    for place in range(len(halves)):
-        part = halves.pop(0)  # with it goes the mixer's state, which nobody goes on from
-        with block.lend(place):
-            for some in slices(x.shape[1], chunk):
-                x[:, some] += part(x[:, some])
-
-
-class EncoderBlock(nn.TransformerEncoderLayer):
-    """PyTorch's own encoder layer as the reports used it: post-norm, ReLU, no mask."""
-
-    def __init__(self, config: ModelConfig, _: int) -> None:
-        super().__init__(config.d_model, config.n_heads, EXPANSION * config.d_model, config.dropout, batch_first=True)
-
-    def forward(self, x: Tensor, state: None = None) -> tuple[Tensor, None]:  # type: ignore[override]
-        return super().forward(x), None
 
 
 class LanguageModel(nn.Module):
@@ -180,12 +127,43 @@ class LanguageModel(nn.Module):
         with scopes.scope("positions"):
             return x + self.positions.weight[start:end]
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        with self.all_on_device():
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As nn.Module has it; weights in host memory take part."""
+        with self.all_on_device():
+            return super().load_state_dict(*args, **kwargs)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As nn.Module has it; what lies in host memory is given there."""
+        state = super().state_dict(*args, **kwargs)
+        names = {parameter: name for name, parameter in self.named_parameters()}
+        for page in self._pages():
+            found = zip(page.tensors, page.tensors if page.host is None else page.values(), strict=True)
+            state.update({kwargs.get("prefix", "") + names[tensor]: value for tensor, value in found})  # type: ignore[index]
+        return state
+
+    @contextlib.contextmanager
+    def all_on_device(self) -> Iterator[None]:
+        """Weights in host memory are on the device as a whole, and move back."""
+        for page in self._pages():
+            page.restore()
+        yield
+        if self._weights is not None:
+            self._move_to_host()
+
+    def _pages(self) -> list[Page]:
+        if self._weights is None or self._host_table is None:
+            return []
+        return [*self._weights.pages, self._host_table.page]
+
     def _begin(self) -> None:
         """A pass begins: weights in host memory take turns on the device from here on."""
         if self._weights is not None:
-            if torch.is_grad_enabled() and not self.training:
-                raise RuntimeError("weights in host memory are gone before backward: call train(), or use no_grad()")
-            self._weights.begin(2 if self.training else 1)
+            self._weights.begin(2 if self.training or torch.is_grad_enabled() else 1)
 
     def _rows(self, ids: Tensor) -> Tensor:
         assert isinstance(self.head, LowRankHead)
@@ -220,7 +198,7 @@ class LanguageModel(nn.Module):
             self._begin()
             for index, block in enumerate(self.blocks):
                 assert isinstance(block, Block)
-                _go_through(block, x, chunk, None if states is None else states[index])
+                go_through(block, x, chunk, None if states is None else states[index])
             last = x[:, -1:].clone()
             del x
         return self._logits(last if self.norm is None else self.norm(last))
@@ -280,8 +258,9 @@ class LanguageModel(nn.Module):
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             block.lend = functools.partial(self._lend_half, index)
+        if self._host_table is None:
+            self._table_weight.register_post_accumulate_grad_hook(self._table_has_gradient)
         self._host_table = HostTable(self._table_weight, self._weights)
-        self._table_weight.register_post_accumulate_grad_hook(self._table_has_gradient)
 
     def _lend_half(self, block: int, half: int) -> contextlib.AbstractContextManager[None]:
         return self._lend(2 * block + half, backward=False)
@@ -295,7 +274,8 @@ class LanguageModel(nn.Module):
         return self._weights.at_hand(place, following if 0 <= following < len(self._weights) else None, update=update)
 
     def _run(self, index: int, block: nn.Module, x: Tensor, state: State | None) -> tuple[Tensor, Tensor | None]:
-        if self.config.checkpointing == "none" or not self.training:
+        streams = self._weights is not None and torch.is_grad_enabled() and state is None
+        if self.config.checkpointing == "none" or not (self.training or streams):
             result: tuple[Tensor, Tensor | None] = block(x, state)
             return result
         if self.config.checkpointing == "sublayers":

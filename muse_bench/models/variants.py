@@ -1,8 +1,8 @@
 """Variants: presets with some fields changed, written as `ultra+embedding_rank=8+dtype=bf16`.
 
 A field is one of a `ModelConfig`, the sizes left out, or one of a preset's that go to the case. `none` takes a value
-away, and a rank may be a share of the width as the presets have them: `d/64`, `d/64min8` (at least 8), `d/5x32`
-(rounded down to a multiple of 32).
+away, and a rank may be a share of the width as the presets have them: `d/64`, `3d/2`, `d/64min8` (at least
+8), `d/5x32` (rounded down to a multiple of 32).
 """
 
 import dataclasses
@@ -47,7 +47,8 @@ def value_text(value: Any) -> str:
     """A value as it stands in a name."""
     if isinstance(value, Share):
         multiple = f"x{value.multiple}" if value.multiple > 1 else ""
-        return f"d/{value.divisor}{multiple}" + (f"min{value.minimum}" if value.minimum > 1 else "")
+        times = "" if value.times == 1 else value.times
+        return f"{times}d/{value.divisor}{multiple}" + (f"min{value.minimum}" if value.minimum > 1 else "")
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
@@ -107,11 +108,11 @@ def _value(field: str, text: str) -> Any:
 def _number(text: str, *, shares: bool) -> int | Share | None:
     if re.fullmatch(rf"\d{{1,{MOST_DIGITS}}}", text, re.ASCII):
         return int(text)
-    share = re.fullmatch(r"d/([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?(?:min([1-9]\d{0,8}))?", text, re.ASCII)
+    share = re.fullmatch(r"([1-9]\d{0,8})?d/([1-9]\d{0,8})(?:x([1-9]\d{0,8}))?(?:min([1-9]\d{0,8}))?", text, re.ASCII)
     if share is None or not shares:
         return None
-    divisor, multiple, minimum = (int(part or 1) for part in share.groups())
-    return Share(divisor, minimum, multiple)
+    times, divisor, multiple, minimum = (int(part or 1) for part in share.groups())
+    return Share(divisor, minimum, multiple, times)
 
 
 def _expected(field: str) -> str:

@@ -51,8 +51,8 @@ class QualityRow:
     """One training run. `curve` holds pairs of tokens seen and the mean training loss since the pair before.
 
     `peak_allocated_bytes` is the steady peak of training, less the tokenised text that is kept on the device. `tf32`
-    says that float32 products were rounded to TF32, `autocast` to what they were cast. `skipped_steps` counts steps that a float16 model skipped because
-    its scaled gradients overflowed.
+    says that float32 products were rounded to TF32, `autocast` to what they were cast. `skipped_steps` counts steps
+    that a float16 model skipped because its scaled gradients overflowed.
     """
 
     model: str

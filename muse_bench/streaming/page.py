@@ -49,6 +49,14 @@ class Page:
         for tensor, blank in zip(self.tensors, self._blanks, strict=True):
             tensor.data = blank
 
+    def restore(self) -> None:
+        """The tensors have memory of their own on the device again, with their values."""
+        for index, tensor in enumerate(self.tensors):
+            value = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device)
+            if self.host is not None:
+                value.copy_(self.values()[index])
+            tensor.data = value
+
     def values(self) -> list[Tensor]:
         """The tensors' values in host memory.
 

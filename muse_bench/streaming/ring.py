@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from muse_bench import scopes
 from muse_bench.streaming.lane import Lane, Moment, now, wait_for
 from muse_bench.streaming.page import Page
+
+WEIGHTS = "(weights in turn)"  # what memory that serves one part after another is attributed to
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +41,8 @@ class Ring:
         """The slots, at least so many, hold nothing of use: host memory is what counts."""
         if len(self._slots) < slots:
             largest = max(page.size_bytes for page in self.pages)
-            self._memory.append(torch.empty(slots * largest, dtype=torch.uint8, device=self._device))
+            with scopes.scope(WEIGHTS):
+                self._memory.append(torch.empty(slots * largest, dtype=torch.uint8, device=self._device))
             self._slots = [Slot(memory) for memory in self._memory[-1].split(largest)]
         for slot in self._slots:
             slot.page, slot.ready, slot.free = None, None, None

@@ -7,23 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from muse_bench import scopes
 from muse_bench.streaming.lane import Lane
 from muse_bench.streaming.page import Page
-from muse_bench.streaming.ring import Ring
+from muse_bench.streaming.ring import WEIGHTS, Ring
 from muse_kernels.chunks import slices
 
 SLICE_BYTES = 1 << 22
-SMALLEST = 1 << 14  # values: a tensor of fewer stays on the device
 OptimizerState = Mapping[Any, Mapping[str, Any]]
 
 
-def worth_moving(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Those of the tensors that are large enough for host memory."""
-    return [tensor for tensor in tensors if tensor.numel() >= SMALLEST]
-
-
 class HostWeights:
-    """The large parameters of the parts of a model, a page a part; parts run in order, backwards in reverse.
+    """The matrices of the parts of a model, a page a part; parts run in order, backwards in reverse.
+
+    Vectors stay on the device. Each part has a matrix or more.
 
     A part that is updated in backward keeps what its weights and their optimizer state become. Copies of the next
     part run beside the computation of this one.
@@ -33,11 +30,11 @@ class HostWeights:
     def __init__(self, parts: Sequence[Sequence[nn.Parameter]]) -> None:
         device = parts[0][0].device
         self._inward, self._outward = Lane(device), Lane(device)
-        self._parts = [worth_moving(part) for part in parts]
+        self._parts = [[parameter for parameter in part if parameter.dim() > 1] for part in parts]
         self._weights = Ring([Page(part) for part in self._parts], self._inward, self._outward)
         self._state: Ring | None = None
         self._state_pages: dict[int, Page] = {}
-        self.optimizer_state: OptimizerState | None = None  # whose large tensors move to host memory as they appear
+        self.optimizer_state: OptimizerState | None = None  # whose tensors move to host memory as they appear
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -62,6 +59,11 @@ class HostWeights:
     def borrow(self, size_bytes: int) -> contextlib.AbstractContextManager[Tensor | None]:
         """The device memory in which weights take turns, for another use between two parts; None if it is too small."""
         return self._weights.borrow(size_bytes)
+
+    @property
+    def pages(self) -> Sequence[Page]:
+        """Where the weights lie."""
+        return self._weights.pages
 
     def host_bytes(self) -> dict[str, int]:
         """What lies in host memory."""
@@ -96,22 +98,22 @@ class HostTable:
     """
 
     def __init__(self, table: nn.Parameter, weights: HostWeights) -> None:
-        self._table, self._page, self._weights = table, Page([table]), weights
+        self._table, self.page, self._weights = table, Page([table]), weights
         self._state: Page | None = None
         self.optimizer_state: OptimizerState | None = None
 
     @property
     def values(self) -> Tensor | None:
         """The table in host memory; None on `meta`."""
-        return None if self._page.host is None else self._page.values()[0]
+        return None if self.page.host is None else self.page.values()[0]
 
     def fetch(self) -> None:
         """The table is on the device from here on."""
-        _show(self._page)
+        _show(self.page)
 
     def release(self, *, keep: bool) -> None:
         """It no longer is; with `keep`, what it has become is kept."""
-        _hide(self._page, keep=keep)
+        _hide(self.page, keep=keep)
 
     def slices(self) -> Iterator[tuple[slice, Tensor]]:
         """Which rows, and the rows, one slice of the table after another: each is gone when the next is asked for."""
@@ -119,7 +121,8 @@ class HostTable:
         row_bytes = width * self._table.element_size()
         with self._weights.borrow(row_bytes) as memory:
             if memory is None:
-                memory = torch.empty(SLICE_BYTES, dtype=torch.uint8, device=self._table.device)
+                with scopes.scope(WEIGHTS):
+                    memory = torch.empty(max(SLICE_BYTES, row_bytes), dtype=torch.uint8, device=self._table.device)
             for some in slices(count, len(memory) // row_bytes):
                 rows = memory[: (some.stop - some.start) * row_bytes].view(self._table.dtype).view(-1, width)
                 if self.values is not None:
@@ -140,18 +143,19 @@ class HostTable:
 
     def host_bytes(self) -> dict[str, int]:
         """What lies in host memory."""
-        return {"weights": self._page.size_bytes, "optimizer state": self._state.size_bytes if self._state else 0}
+        return {"weights": self.page.size_bytes, "optimizer state": self._state.size_bytes if self._state else 0}
 
 
 def _state_page(parameters: Sequence[Tensor], state: OptimizerState | None) -> Page | None:
     found = [] if state is None else [value for parameter in parameters for value in state[parameter].values()]
-    tensors = worth_moving([value for value in found if isinstance(value, Tensor)])
+    tensors = [value for value in found if isinstance(value, Tensor) and value.dim()]  # scalars stay
     return Page(tensors) if tensors else None
 
 
 def _show(page: Page, memory: Tensor | None = None) -> None:
     if memory is None:
-        memory = torch.empty(page.size_bytes, dtype=torch.uint8, device=page.device)
+        with scopes.scope(WEIGHTS):
+            memory = torch.empty(page.size_bytes, dtype=torch.uint8, device=page.device)
     if page.host is not None:
         memory[: page.size_bytes].copy_(page.host, non_blocking=True)
     page.show(memory)

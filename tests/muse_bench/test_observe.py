@@ -29,7 +29,7 @@ KEPT = {"parameters", "buffers", "optimizer_state", "inputs", "workspace"}
 
 def case(name="baseline", mode="train", **changes):
     """The preset under the mode, in float32."""
-    config = PRESETS[name].configure(SIZES)
+    config = dataclasses.replace(PRESETS[name].configure(SIZES), weights="device")
     parts = {key: changes.pop(key) for key in list(changes) if key in config.__dataclass_fields__}
     defaults = {"batch": BATCH, "seq": SEQ, "vocab_size": VOCAB, "warmup_steps": 0, "new_tokens": 3}
     return Case(model=name, config=dataclasses.replace(config, **parts), mode=mode, **{**defaults, **changes})
@@ -170,6 +170,20 @@ def test_the_bytes_of_a_training_step_have_their_names(name):
     assert labelled_bytes(found, "optimizer_state") == 2 * parameter_bytes
     assert labelled_bytes(found, "inputs") == 2 * BATCH * SEQ * 8
     assert labelled_bytes(found, "buffers") == 0
+
+
+def test_weights_that_take_turns_have_their_names_too():
+    """Memory that holds now one part's weights and now another's, of which little is the model's own."""
+    found, work = trace("muse", weights="host", update="in-backward", optimizer="muon-8bit", warmup_steps=2)
+    live = {event.key for event in found.events if event.is_alloc}
+    live -= {event.key for event in found.events if not event.is_alloc}
+    assert live <= found.labels.keys()
+    assert {found.labels[key].category for key in live} <= KEPT
+    assert 0 < labelled_bytes(found, "parameters") < 4 * work.parameters
+    for event in found.events:
+        op = found.ops[event.op]
+        if event.is_alloc and op.phase in ("forward", "backward") and event.key not in found.labels:
+            assert op.module or event.size_bytes <= 4, op
 
 
 def test_a_fused_optimizer_keeps_its_step_counts_on_the_device():

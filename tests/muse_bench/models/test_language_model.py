@@ -33,11 +33,12 @@ def build(config, seed=0):
     """A model in float64 whose every part has a say: as initialised, mixers and gates hardly show in the logits."""
     torch.manual_seed(seed)
     model = LanguageModel(config).double()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.normal_(parameter, std=0.3)
-        else:
-            nn.init.uniform_(parameter, 0.2, 1.0)
+    with model.all_on_device():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                nn.init.normal_(parameter, std=0.3)
+            else:
+                nn.init.uniform_(parameter, 0.2, 1.0)
     return model
 
 
@@ -160,7 +161,8 @@ def test_the_loss_falls_on_a_repeating_text(name):
     """From about log 61 to less than half of log 8, which the frequencies of its 8 words alone would give."""
     torch.manual_seed(0)
     text = torch.randperm(VOCAB)[:8].repeat(3)
-    first, last = train(LanguageModel(CONFIGS[name]), text[None, :16], text[None, 1:17], steps=40, lr=1e-2)
+    model = LanguageModel(dataclasses.replace(CONFIGS[name], weights="device"))
+    first, last = train(model, text[None, :16], text[None, 1:17], steps=40, lr=1e-2)
     assert first == pytest.approx(math.log(VOCAB), rel=0.1)
     assert last < math.log(8) / 2
 
@@ -232,10 +234,13 @@ def test_checkpointing_changes_no_gradient_of_the_recurrence(ids, targets, check
     assert_same(gradients(again, ids, targets), gradients(kept, ids, targets), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("changes", [{"checkpoint_parts": 1}, {"checkpoint_parts": 2}, {"offload": False}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"checkpoint_parts": 1}, {"checkpoint_parts": 2}, {"offload": False}, {"weights": "device"}], ids=str
+)
 def test_sublayers_that_run_again_change_no_gradient(ids, targets, changes):
     """Rows of a batch that are left out or counted twice, an input that comes back from another place."""
-    plain, again = (build(configure("muse", **each)) for each in ({"checkpointing": "none", "offload": False}, changes))
+    kept = {"checkpointing": "none", "offload": False, "weights": "device"}
+    plain, again = (build(configure("muse", **each)) for each in (kept, changes))
     expected, found = (gradients(model, ids, targets) for model in (plain, again))
     assert_same(found[0], expected[0])
     for name, gradient in expected[1].items():
@@ -253,7 +258,7 @@ def test_a_second_forward_before_a_backward_is_refused(ids, targets):
 
 def test_a_head_sends_no_gradient_through_the_embedding(ids, targets):
     """The rows that a hybrid embedding borrows get no second share: the first is used as soon as it is there."""
-    model = build(configure("muse", checkpointing="none", offload=False))
+    model = build(configure("muse", checkpointing="none", offload=False, weights="device"))
     _, found = gradients(model, ids, targets)
     hidden, _ = model.hidden(ids)
     alone = torch.autograd.grad(model.table.loss(hidden.detach(), targets), model.head.up.weight)[0]
@@ -328,7 +333,7 @@ DECODERS = {
 @pytest.mark.parametrize("parts", [[5] + [1] * 8, [1] * 13, [12, 1], [13], [4, 3, 2, 4]], ids=str)
 def test_decoding_step_by_step_gives_the_logits_of_the_whole(ids, name, changes, int8, parts):
     """However the tokens are cut into steps. A cache of the weights' int8 would keep no fraction of a key."""
-    model = build(configure(name, **changes)).eval()
+    model = build(configure(name, **changes, **({"weights": "device"} if int8 else {}))).eval()
     if int8:
         quantise_linears(model)
     states = model.new_states(2, SEQ)

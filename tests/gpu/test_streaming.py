@@ -1,0 +1,86 @@
+"""On a real GPU: weights that stream are the weights that stay, however the streams are delayed."""
+
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from muse_bench.config import Case, Sizes
+from muse_bench.models.presets import PRESETS
+from muse_bench.streaming.lane import Lane
+from muse_bench.streaming.ring import Ring
+from muse_bench.workload import Workload, build_workload
+from muse_kernels import host_rows
+
+pytestmark = pytest.mark.gpu
+SIZES = Sizes(vocab_size=1_001, d_model=128, n_layers=4, n_heads=2, seq_len=96)
+PRESET = PRESETS["muse"]
+STEPS = 12
+
+
+def trained(weights: str, execution: str, device: torch.device) -> Workload:
+    config = dataclasses.replace(PRESET.configure(SIZES), weights=weights)
+    case = Case(
+        model="muse",
+        config=config,
+        dtype=PRESET.dtype,
+        batch=2,
+        seq=96,
+        vocab_size=1_001,
+        optimizer=PRESET.optimizer,
+        update=PRESET.update,
+        execution=execution,  # type: ignore[arg-type]
+    )
+    work = build_workload(case, device)
+    for _ in range(STEPS):
+        work.step()
+    torch.cuda.synchronize()
+    return work
+
+
+def same(ours: Workload, theirs: Workload) -> None:
+    expected = {name: value.cpu() for name, value in theirs.model.state_dict().items()}
+    found = {name: value.cpu() for name, value in ours.model.state_dict().items()}
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("execution", ["eager", "graph"])
+def test_streamed_training_is_the_resident_one_to_the_bit(execution: str) -> None:
+    device = torch.device("cuda")
+    same(trained("host", execution, device), trained("device", "eager", device))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_delay_of_either_stream_lets_memory_be_used_too_early(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that starts late, or a computation that ends late, meets memory that someone else has taken by then."""
+    device = torch.device("cuda")
+    resident = trained("device", "eager", device)
+    chance = random.Random(seed)
+    copy, lend = Lane.copy, Ring.lend
+
+    def late_copy(lane, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if chance.random() < 0.3:
+            with torch.cuda.stream(lane._stream):
+                torch.cuda._sleep(chance.randrange(2_000_000))
+        return copy(lane, *args, **kwargs)
+
+    def late_work(ring, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if chance.random() < 0.3:
+            torch.cuda._sleep(chance.randrange(2_000_000))
+        return lend(ring, *args, **kwargs)
+
+    monkeypatch.setattr(Lane, "copy", late_copy)
+    monkeypatch.setattr(Ring, "lend", late_work)
+    same(trained("host", "eager", device), resident)
+
+
+@pytest.mark.parametrize("width", [1, 33, 192])
+def test_rows_of_a_table_in_pinned_memory(width: int) -> None:
+    table = torch.randn(77, width, dtype=torch.bfloat16).pin_memory()
+    ids = torch.randint(77, (3, 19))
+    found = host_rows(table, ids.cuda())
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), table[ids], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="pinned"):
+        host_rows(table.clone(), ids.cuda())

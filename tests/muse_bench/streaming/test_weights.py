@@ -1,0 +1,174 @@
+"""Weights in host memory: a model that streams them is the model that does not, value for value."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from muse_bench.config import Case, Sizes
+from muse_bench.models.language_model import LanguageModel
+from muse_bench.models.presets import PRESETS
+from muse_bench.streaming.lane import Lane
+from muse_bench.streaming.page import Page
+from muse_bench.streaming.ring import Ring
+from muse_bench.workload import Workload, build_workload
+
+SIZES = Sizes(vocab_size=301, d_model=32, n_layers=3, n_heads=2, seq_len=24)
+CPU = torch.device("cpu")
+PRESET = PRESETS["muse"]
+
+
+def build(weights: str, *, optimizer: str = PRESET.optimizer, mode: str = "train", **changes: object) -> Workload:
+    config = dataclasses.replace(PRESET.configure(SIZES), n_heads=2, weights=weights, **changes)
+    return build_workload(
+        Case(
+            model="muse",
+            config=config,
+            mode=mode,
+            dtype="bf16",
+            batch=3,
+            seq=24,
+            vocab_size=301,
+            optimizer=optimizer,
+            update="in-backward" if mode == "train" else "after",
+            new_tokens=4,
+        ),
+        CPU,
+    )
+
+
+def same(ours: Workload, theirs: Workload) -> None:
+    torch.testing.assert_close(ours.model.state_dict(), theirs.model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["muon-8bit", "adamw-8bit", "sgd", "adamw"])
+def test_training_is_the_same_to_the_bit(optimizer: str) -> None:
+    """A page that is not written back, state of another part, a slot that is overwritten too early."""
+    host, device = (build(weights, optimizer=optimizer) for weights in ("host", "device"))
+    same(host, device)
+    start = [value.clone() for value in matrices(host)]
+    for work in (host, device):
+        torch.manual_seed(1)
+        for _ in range(4):
+            work.step()
+    same(host, device)
+    assert not all(torch.equal(now, before) for now, before in zip(matrices(host), start, strict=True))
+
+
+def matrices(work: Workload) -> list[torch.Tensor]:
+    return [value for value in work.model.state_dict().values() if value.dim() > 1]
+
+
+@pytest.mark.parametrize("weights", ["host", "device"])
+def test_evaluation_between_steps_changes_nothing(weights: str) -> None:
+    """It takes the slots for its own; what a step finds in them must be its own again."""
+    watched, plain = (build(weights) for _ in range(2))
+    for work in (watched, plain):
+        torch.manual_seed(1)
+        for _ in range(3):
+            work.step()
+            if work is watched:
+                evaluate(work)
+    same(watched, plain)
+
+
+def evaluate(work: Workload) -> None:
+    work.model.eval()
+    with torch.no_grad():
+        work.model(work.ids, last_only=True)
+        work.model.loss(work.ids, work.targets)
+    work.model.train()
+
+
+def test_what_it_says_is_the_same_in_every_way_of_asking() -> None:
+    host, device = (build(weights).model.eval() for weights in ("host", "device"))
+    ids = torch.randint(301, (3, 24))
+    found = []
+    for model in (host, device):
+        states = model.new_states(3, 24)
+        with torch.no_grad():
+            prompt = model.read_prompt(ids[:, :20], states)
+            step = model.decode_step(ids[:, 20:21], states, 20)
+            found.append((model(ids), model(ids, last_only=True), model.loss(ids, ids), prompt, step))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=2**-7)  # logits of a slice of the table at a time
+
+
+def test_gradients_outside_training_are_those_of_training() -> None:
+    """A graph that outlives a forward pass must not look at slots which serve another part by then."""
+    host, device = (build(weights).model.eval() for weights in ("host", "device"))
+    ids = torch.randint(301, (3, 24))
+    for model in (host, device):
+        model.loss(ids, ids.flip(0)).backward()
+    for ours, theirs in zip(host.parameters(), device.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=2**-6, atol=1e-4)
+
+
+def test_a_model_moves_and_loads_with_its_weights() -> None:
+    source = build("host").model
+    state = {name: value.clone() for name, value in source.state_dict().items()}
+    target = LanguageModel(source.config)
+    target.load_state_dict(state)
+    target.to(torch.float64)
+    assert {value.dtype for value in target.state_dict().values()} == {torch.float64}
+    for name, value in target.state_dict().items():
+        torch.testing.assert_close(value, state[name].double(), rtol=0, atol=0)
+
+
+def test_host_memory_is_counted_to_the_byte() -> None:
+    """Matrices of the blocks, the table, and a byte a value of momentum with its scales and statistics."""
+    work = build("host")
+    blocks = [parameter for parameter in work.model.blocks.parameters() if parameter.dim() > 1]
+    table = work.model.head.up.weight
+    rounded = sum(-(-2 * parameter.numel() // 512) * 512 for parameter in (*blocks, table))
+    assert work.host_bytes() == {"weights": rounded}
+    work.step()
+    kept = work.host_bytes()
+    assert kept["weights"] == rounded
+    moments = sum(parameter.numel() for parameter in (*blocks, table))
+    assert moments < kept["optimizer state"] < 4 * moments
+
+
+def pages(count: int) -> tuple[list[torch.Tensor], Ring]:
+    tensors = [torch.full((5,), float(index)) for index in range(count)]
+    ring = Ring([Page([tensor]) for tensor in tensors], Lane(CPU), Lane(CPU))
+    ring.begin(2)
+    return tensors, ring
+
+
+def test_a_page_that_is_lent_shows_its_values_and_keeps_changes_only_if_asked() -> None:
+    tensors, ring = pages(3)
+    for index, keep in ((0, True), (1, False), (2, True)):
+        with ring.lend(index, (index + 1) % 3, keep=keep):
+            assert tensors[index].tolist() == [float(index)] * 5
+            tensors[index] += 10
+    ring.begin(2)
+    for index, expected in enumerate((10.0, 1.0, 12.0)):
+        with ring.lend(index, None, keep=False):
+            assert tensors[index].tolist() == [expected] * 5
+
+
+def test_memory_that_was_borrowed_holds_no_page() -> None:
+    tensors, ring = pages(2)
+    with ring.lend(0, 1, keep=False):
+        pass
+    with ring.borrow(40) as memory:
+        assert memory is not None
+        memory.fill_(255)
+    with ring.lend(1, None, keep=False):
+        assert tensors[1].tolist() == [1.0] * 5
+    with ring.borrow(1 << 20) as memory:
+        assert memory is None
+
+
+def fail(tensor: torch.Tensor) -> None:
+    tensor += 1
+    raise ValueError("stop")
+
+
+def test_an_error_while_lent_leaves_the_page_as_it_was() -> None:
+    tensors, ring = pages(1)
+    with pytest.raises(ValueError, match="stop"), ring.lend(0, None, keep=True):
+        fail(tensors[0])
+    ring.begin(1)
+    with ring.lend(0, None, keep=False):
+        assert tensors[0].tolist() == [0.0] * 5
