@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from muse_bench.cli.options import BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
-from muse_bench.config import Case, ModelConfig, Sizes
+from muse_bench.config import Case, Execution, ModelConfig, Sizes
 from muse_bench.errors import UsageError
 from muse_bench.models.presets import Preset
 from muse_bench.models.variants import find_model
@@ -53,7 +53,7 @@ def build_cases(
                 autocast=protocol.autocast,
                 optimizer=protocol.optimizer or (preset.optimizer if preset else "adamw"),
                 update=preset.update if preset and protocol.mode == "train" else "after",
-                execution=preset.execution if preset else "eager",
+                execution=_execution(preset, protocol),
                 logits=protocol.logits,
                 new_tokens=protocol.new_tokens,
                 micro_batch=protocol.micro_batch
@@ -68,6 +68,11 @@ def build_cases(
             )
         )
     return cases
+
+
+def _execution(preset: Preset | None, protocol: ProtocolOptions) -> Execution:
+    """Decoding is not captured: each token's position goes into it as a number, and a graph of all would be huge."""
+    return "eager" if preset is None or protocol.mode == "decode" else preset.execution
 
 
 def check_timeout(options: RunOptions) -> None:
