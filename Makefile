@@ -11,6 +11,7 @@ KERNELS := $(wildcard reports/h200/kernels*.json)
 QUALITY := $(wildcard reports/h200/quality*.json)
 REPORTS := $(filter-out $(CALIBRATION) $(KERNELS) $(QUALITY),$(wildcard reports/h200/*.json))
 COMPARED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json reports/h200/predicted/$(size)-*.json))
+SHOWN := ref-train-off large-train-off ref-inference-last-off
 
 .PHONY: help setup compare test lint format bench reports clean
 
@@ -55,7 +56,7 @@ reports: setup
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)
-	$(BIN)/muse-bench report reports/h200/large-train.json --into README.md
+	$(foreach name,$(SHOWN),$(BIN)/muse-bench report reports/h200/$(name).json --into README.md &&) true
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

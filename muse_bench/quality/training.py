@@ -62,6 +62,8 @@ def train(trial: Trial, device: torch.device, say: Say) -> dict[str, Any]:
     }
     if progress.timed_seconds > 0:
         values["tokens_per_second"] = progress.timed_tokens / progress.timed_seconds
+    if on_device(trial.case) != trial.case:
+        values["notes"] = ["trained with weights and checkpoints on the device: the same arithmetic, another peak"]
     diverged = progress.diverged
     if diverged is None:
         say("validating")

@@ -31,7 +31,7 @@ def answer(request: Any, say: Say) -> dict[str, Any]:
     if refused is not None:
         gc.collect()  # the model of the attempt, which the exception held until here
         values = train(dataclasses.replace(trial, graphs=False), device, _calmly(say))
-        values["notes"] = [f"trained without CUDA graphs: {refused}"]
+        values["notes"] = [*values.get("notes", ()), f"trained without CUDA graphs: {refused}"]
     return {**values, **({"gpu": gpu_facts()} if device.type == "cuda" else {})}
 
 
