@@ -4,12 +4,11 @@ import collections
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from muse_bench import scopes
@@ -23,7 +22,8 @@ from muse_bench.layers.norm import build_norm
 from muse_bench.layers.recompute import HostStore, recomputed
 from muse_bench.models.block import Block, EncoderBlock, go_through
 from muse_bench.streaming.page import Page
-from muse_bench.streaming.weights import HostTable, HostWeights, OptimizerState
+from muse_bench.streaming.table import HostTable
+from muse_bench.streaming.weights import HostWeights, OptimizerState
 from muse_kernels import host_rows
 from muse_kernels.chunks import slices
 
@@ -146,6 +146,21 @@ class LanguageModel(nn.Module):
             state.update({kwargs.get("prefix", "") + names[tensor]: value for tensor, value in found})  # type: ignore[index]
         return state
 
+    def gradients(self) -> dict[str, Tensor | None]:
+        """By name, each where it is: beside its parameter, or in host memory as the parameter is."""
+        found: dict[nn.Parameter | Tensor, Tensor | None] = {
+            parameter: parameter.grad for parameter in self.parameters()
+        }
+        for page in self._pages():
+            found.update({tensor: page.gradient(index) for index, tensor in enumerate(page.tensors)})
+        return {name: found[parameter] for name, parameter in self.named_parameters()}
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As nn.Module has it; gradients in host memory are dropped."""
+        super().zero_grad(set_to_none)
+        for page in self._pages():
+            page.drop_gradients()
+
     @contextlib.contextmanager
     def all_on_device(self) -> Iterator[None]:
         """Weights in host memory are on the device as a whole, and move back."""
@@ -209,8 +224,8 @@ class LanguageModel(nn.Module):
 
     def _logits(self, hidden: Tensor) -> Tensor:
         with scopes.scope("head"):
-            if self._host_table is not None and not torch.is_grad_enabled():
-                return self._sliced_logits(hidden)
+            if self._host_table is not None and (self._on_gradients is None or not torch.is_grad_enabled()):
+                return self._sliced_logits(hidden, self._host_table)
             if self.config.checkpointing == "everything" and hidden.requires_grad:
                 logits: Tensor = checkpoint(self.table.logits, hidden, use_reentrant=False, preserve_rng_state=False)
                 return logits
@@ -235,32 +250,38 @@ class LanguageModel(nn.Module):
     def _table_has_gradient(self, _: Tensor) -> None:
         table, update = self._host_table, self._on_gradients
         assert table is not None
-        if update is not None:
+        if update is None:
+            table.page.keep_gradient(0)
+        else:
             with table.updating():
                 update()
         table.release(keep=update is not None)
 
-    def _sliced_logits(self, hidden: Tensor) -> Tensor:
+    def _sliced_logits(self, hidden: Tensor, table: HostTable) -> Tensor:
         """Logits from a table in host memory, of which a slice at a time is copied to the device."""
-        assert self._host_table is not None
         assert isinstance(self.head, DenseHead)
-        if isinstance(self.head, LowRankHead):
-            hidden = self.head.down(hidden)
-        table, bias = self._host_table, self.head.up.bias
-        logits = hidden.new_empty(*hidden.shape[:-1], self.config.vocab_size)
-        for some, rows in table.slices():
-            logits[..., some] = functional.linear(hidden, rows, None if bias is None else bias[some])
-        return logits
+        narrow = self.head.down(hidden) if isinstance(self.head, LowRankHead) else hidden
+        return table.logits(narrow, self.head.up.bias)
 
     def _move_to_host(self) -> None:
         parts = [list(part.parameters()) for block in self.blocks for part in (block.mixer, block.ffn)]  # type: ignore[union-attr]
+        if self._weights is None:
+            self._watch_gradients(parts)
         self._weights = HostWeights(parts)
+        self._host_table = HostTable(self._table_weight, self._weights)
+
+    def _watch_gradients(self, parts: Sequence[Sequence[nn.Parameter]]) -> None:
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             block.lend = functools.partial(self._lend_half, index)
-        if self._host_table is None:
-            self._table_weight.register_post_accumulate_grad_hook(self._table_has_gradient)
-        self._host_table = HostTable(self._table_weight, self._weights)
+        for parameter in (parameter for part in parts for parameter in part if parameter.dim() > 1):
+            parameter.register_post_accumulate_grad_hook(self._part_has_gradient)
+        self._table_weight.register_post_accumulate_grad_hook(self._table_has_gradient)
+
+    def _part_has_gradient(self, parameter: nn.Parameter) -> None:
+        """Without an update in backward, it is kept in host memory; with one, until the part is done."""
+        if self._on_gradients is None and self._weights is not None:
+            self._weights.keep_gradient(parameter)
 
     def _lend_half(self, block: int, half: int) -> contextlib.AbstractContextManager[None]:
         return self._lend(2 * block + half, backward=False)

@@ -23,13 +23,12 @@ class Page:
         self.size_bytes = self._starts[-1]
         self.device = tensors[0].device
         self._blanks = [tensor.new_zeros(()).expand(tensor.shape) for tensor in self.tensors]
-        self.host: Tensor | None = None
-        if self.device.type != "meta":
-            self.host = torch.empty(
-                self.size_bytes, dtype=torch.uint8, device="cpu", pin_memory=self.device.type == "cuda"
-            )
+        self.host = self._host_memory()
+        if self.host is not None:
             for tensor, value in zip(self.tensors, self.views(self.host), strict=True):
                 value.copy_(tensor.detach())
+        self._gradients: Tensor | None = None
+        self.kept: set[int] = set()  # the tensors whose gradients are in host memory
         self.hide()
 
     def views(self, memory: Tensor) -> list[Tensor]:
@@ -49,6 +48,42 @@ class Page:
         for tensor, blank in zip(self.tensors, self._blanks, strict=True):
             tensor.data = blank
 
+    def keep_gradient(self, index: int) -> None:
+        """A tensor's gradient moves to host memory, where those of several backward passes add up."""
+        tensor = self.tensors[index]
+        assert tensor.grad is not None
+        self.add_gradient(index, slice(None), tensor.grad)
+        self.kept.add(index)
+        tensor.grad = None
+
+    def add_gradient(self, index: int, rows: slice, gradient: Tensor) -> None:
+        """Of these rows of a tensor, which is in `kept` once there is one of all of them."""
+        if self._gradients is None:
+            self._gradients = self._host_memory()
+        place = None if self._gradients is None else self.views(self._gradients)[index][rows]
+        if index in self.kept:
+            before = torch.empty_like(gradient)
+            if place is not None:
+                before.copy_(place, non_blocking=True)
+            gradient = gradient + before
+        if place is not None:
+            place.copy_(gradient, non_blocking=True)
+
+    def gradient(self, index: int) -> Tensor | None:
+        """A tensor's gradient in host memory, if there is one."""
+        if self._gradients is None or index not in self.kept:
+            return None
+        return self.views(self._gradients)[index]
+
+    def drop_gradients(self) -> None:
+        """Those of the next backward pass begin anew."""
+        self.kept.clear()
+
+    @property
+    def host_bytes(self) -> dict[str, int]:
+        """What it keeps in host memory."""
+        return {"weights": self.size_bytes, "gradients": self.size_bytes if self.kept else 0}
+
     def restore(self) -> None:
         """The tensors have memory of their own on the device again, with their values."""
         for index, tensor in enumerate(self.tensors):
@@ -65,3 +100,9 @@ class Page:
         if self.host is None:
             raise RuntimeError("a model on meta has no values")
         return self.views(self.host)
+
+    def _host_memory(self) -> Tensor | None:
+        if self.device.type == "meta":
+            return None
+        pinned = self.device.type == "cuda"
+        return torch.empty(self.size_bytes, dtype=torch.uint8, device="cpu", pin_memory=pinned)

@@ -99,8 +99,27 @@ def test_gradients_outside_training_are_those_of_training() -> None:
     ids = torch.randint(301, (3, 24))
     for model in (host, device):
         model.loss(ids, ids.flip(0)).backward()
-    for ours, theirs in zip(host.parameters(), device.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=2**-6, atol=1e-4)
+    torch.testing.assert_close(host.gradients(), device.gradients(), rtol=2**-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_gradients_in_host_memory_add_up(passes: int) -> None:
+    """Of several micro-batches, through logits that are made a slice of the table at a time."""
+    host, device = (build(weights, mode="forward-backward").model for weights in ("host", "device"))
+    ids = torch.randint(301, (3, 24))
+    weight = torch.randn(301)
+    for model in (host, device):
+        model.double()
+        for _ in range(passes):
+            (model(ids) * weight).sum().backward()
+    torch.testing.assert_close(host.gradients(), device.gradients())
+    assert host.host_bytes()["gradients"] == host.host_bytes()["weights"]
+    assert all(
+        parameter.grad is None for parameter in host.parameters() if parameter.dim() > 1 and parameter.stride(0) == 0
+    )
+    host.zero_grad()
+    assert not any(gradient is not None for gradient in host.gradients().values())
+    assert "gradients" not in host.host_bytes()
 
 
 def test_a_model_moves_and_loads_with_its_weights() -> None:
