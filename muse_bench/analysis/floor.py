@@ -29,10 +29,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """The parts of the instant that needs most, with all weights on the device; and the bound without that.
+    """The parts of the instant that needs most, with all weights where the model has them; and a bound without them.
 
     `streamed_bytes` is the bound when weights, gradients and optimizer state live in host memory, and the device holds
-    the weight of one product at a time.
+    the weight of one product at a time. A model that has them there may do with less, tile by tile.
     """
 
     parts: tuple[Part, ...]
@@ -40,7 +40,7 @@ class Floor:
 
     @property
     def total_bytes(self) -> int:
-        """The least that the mode takes with all weights on the device."""
+        """The least that the mode takes with the weights where the model has them."""
         return sum(part.size_bytes for part in self.parts)
 
     def of(self, category: Category) -> int:
@@ -53,6 +53,9 @@ def floor_of(case: Case, counted: Footprint) -> Floor:
     inputs = Part("inputs", "ids, and in train targets: batch x sequence x 8 bytes each", counted.inputs_bytes)
     weights = Part("parameters", "every parameter and buffer once, in the dtype it is kept in", counted.weights_bytes)
     instants = INSTANTS[case.mode](case, counted)
+    if case.config is not None and case.config.weights == "host":
+        weights = Part("parameters", "none: weights, gradients and state in host memory, read a tile at a time", 0)
+        instants = tuple(tuple(part for part in one if part.category == "activations") for one in instants)
     most = max(instants, key=_sum)
     passing = max(_sum(part for part in instant if part.category == "activations") for instant in instants)
     return Floor(

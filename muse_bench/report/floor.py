@@ -21,7 +21,8 @@ NAMES: dict[Category, str] = {
 }
 HEADINGS = ("model", "", *NAMES.values(), "rest", "total", "/ floor", "/ baseline's")
 ASSUMPTIONS = (
-    "floor: what must be there at once at the instant that needs most, with all weights on the device. Sequences may "
+    "floor: what must be there at once at the instant that needs most, with all weights where the model has them. "
+    "Sequences may "
     "pass one at a time; activations may be computed again or written over; products, attention and a loss's logits "
     "may be tiled; no workspace.",
     "streamed: the floor with weights, gradients and optimizer state in host memory and one product's weight at hand; "

@@ -59,7 +59,7 @@ def test_every_mode_unless_told_and_the_floor_of_the_reports(call, counted, caps
     assert asked == [*modes, ("decode", "all")]
     assert (every, last) == (("inference", "all"), ("inference", "last"))
     shown = " ".join(capsys.readouterr().out.split())
-    assert "gradients: the largest parameter's: each is used up in backward." in shown
+    assert "parameters: none: weights, gradients and state in host memory, read a tile at a time" in shown
     assert "total 28.0 12.0" in shown
 
 
