@@ -132,7 +132,7 @@ PRESETS: dict[str, Preset] = {
         micro_batch=1,
     ),
     "muse": Preset(
-        "past 95 %: matrix-state AR-SSM, windows of attention, HTT beside the head's rows, 8-bit Muon in backward",
+        "past 95 %: matrix-state AR-SSM and windows of attention, 8-bit Muon in backward, weights in host memory",
         {
             "embedding": "hybrid",
             "embedding_rank": 32,
