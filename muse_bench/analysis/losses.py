@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from muse_bench.analysis.quality import Comparison, Spread, compare_quality
+from muse_bench.models.variants import learns_as
 from muse_bench.quality.record import QualityRow, QualityRun, merged
 from muse_bench.record import Record
 
@@ -18,8 +19,8 @@ class Losses:
     by_model: Mapping[Key, Spread]
 
     def of(self, record: Record) -> Spread | None:
-        """The loss of the record's model in the record's dtype; None where it was not trained to its end."""
-        return self.by_model.get((record.model, record.dtype))
+        """The loss of what learns as the record's model does, in its dtype; None where none was trained to its end."""
+        return self.by_model.get(_key(record))
 
 
 def find_losses(runs: Sequence[QualityRun], records: Iterable[Record]) -> Losses | None:
@@ -27,7 +28,7 @@ def find_losses(runs: Sequence[QualityRun], records: Iterable[Record]) -> Losses
 
     None where there is none of them.
     """
-    wanted = {(record.model, record.dtype) for record in records}
+    wanted = set(map(_key, records))
     found = [_losses(one) for run in merged(runs) for one in compare_quality(run.rows, baseline="")]
     best = max(found, key=lambda one: (len(wanted & set(one.by_model)), one.first.tokens), default=None)
     return best if best is not None and wanted & set(best.by_model) else None
@@ -37,5 +38,9 @@ def _losses(comparison: Comparison) -> Losses:
     by_model: dict[Key, Spread] = {}
     for summary in comparison.summaries:
         if summary.loss is not None:
-            by_model.setdefault((summary.model, summary.rows[0].dtype), summary.loss)
+            by_model.setdefault(_key(summary.rows[0]), summary.loss)
     return Losses(comparison.first, by_model)
+
+
+def _key(one: Record | QualityRow) -> Key:
+    return learns_as(one.model), one.dtype

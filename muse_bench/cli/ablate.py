@@ -11,7 +11,7 @@ from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases
 from muse_bench.cli.options import MODEL, Backend, BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
 from muse_bench.cli.run import case_status, run_cases
-from muse_bench.cli.sheets import Names, Quality, read_quality, sheet_formats, show_saved
+from muse_bench.cli.sheets import Names, Quality, distinct, read_quality, sheet_formats, show_saved
 from muse_bench.models.ablation import route
 from muse_bench.record import Record, RunFile
 from muse_bench.report.ablation import sheets
@@ -59,7 +59,7 @@ def ablate(
         return show_saved(saved, draw, options.output)
     models = route(source, target)
     if names:
-        typer.echo(",".join(models))
+        typer.echo(distinct(models))
         return 0
 
     def finish(records: Sequence[Record]) -> tuple[Record, ...]:

@@ -12,7 +12,7 @@ from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases
 from muse_bench.cli.options import MODEL, Backend, BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
 from muse_bench.cli.run import case_status, run_cases
-from muse_bench.cli.sheets import Names, Quality, read_quality, sheet_formats, show_saved
+from muse_bench.cli.sheets import Names, Quality, distinct, read_quality, sheet_formats, show_saved
 from muse_bench.cli.sweep import parse_values
 from muse_bench.errors import UsageError
 from muse_bench.record import Record, RunFile
@@ -70,7 +70,7 @@ def ranks(
         raise UsageError(f"--base '{base}' is a model of your own, whose ranks are its own: choose a preset")
     check_ranks(base, cases[1].config, parts)
     if names:
-        typer.echo(",".join(models))
+        typer.echo(distinct(models))
         return 0
 
     def finish(records: Sequence[Record]) -> tuple[Record, ...]:

@@ -11,6 +11,7 @@ from muse_bench.cli.options import OUTPUT
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.run import case_status
 from muse_bench.errors import ExitCode, UsageError
+from muse_bench.models.variants import learns_as
 from muse_bench.quality.record import QualityRun, read_quality_file
 from muse_bench.record import RunFile, read_run_file
 from muse_bench.report import Format, formats
@@ -24,6 +25,12 @@ Quality = Annotated[
     ),
 ]
 Names = Annotated[bool, typer.Option("--names", help="Print the models' names, for quality --models; run nothing.")]
+
+
+def distinct(models: Sequence[str]) -> str:
+    """The names with commas between, the first of those that learn the same; the last name stands for its own kind."""
+    kinds = {learns_as(name): name for name in reversed(models)} | {learns_as(models[-1]): models[-1]}
+    return ",".join(name for name in models if kinds[learns_as(name)] == name)
 
 
 def sheet_formats(draw: Draw) -> list[Format[RunFile]]:

@@ -21,6 +21,11 @@ CASE_FIELDS = ("dtype", "optimizer", "update", "execution", "micro_batch")
 SIZES = ("vocab_size", "d_model", "n_layers", "max_seq_len")
 BOOLEANS = {"true": True, "false": False}
 MOST_DIGITS = 18
+# Fields that say where things lie and when they are computed: whatever they are, a model learns the same.
+SAME_LEARNING = (
+    *("loss", "checkpointing", "checkpoint_parts", "offload", "weights"),
+    *("execution", "prefill_chunk", "int8_inference"),
+)
 
 
 def find_model(name: str) -> Preset:
@@ -41,6 +46,14 @@ def difference(before: Preset, after: Preset) -> dict[str, Any]:
     """The fields in which two presets differ, each with the value that it has after."""
     values = {field: (_setting(before, field), _setting(after, field)) for field in _kinds()}
     return {field: new for field, (old, new) in values.items() if old != new}
+
+
+def learns_as(name: str) -> str:
+    """A name for all models that learn what this one learns: the same one, whatever saves memory without a trace."""
+    if ":" in name:
+        return name
+    changes = difference(find_preset("baseline"), find_model(name))
+    return changed_name("", {field: value for field, value in changes.items() if field not in SAME_LEARNING})
 
 
 def value_text(value: Any) -> str:

@@ -71,10 +71,18 @@ def test_a_row_for_each_technique_and_their_sum(call, peaks, tmp_path):
     assert records[-1].reduction_against == "baseline"
 
 
-def test_names_are_what_runs(call, peaks, runner, capsys):
+def test_names_are_what_has_to_be_trained(call, peaks, runner, capsys):
+    """Of models that learn the same, such as with the loss fused or without, one; the target by its own name."""
     assert call("ablate", "--to", "tuned", "--names") == 0
-    assert capsys.readouterr().out == ",".join(peaks) + "\n"
+    assert capsys.readouterr().out == ",".join((*peaks[:3], "tuned")) + "\n"
     assert runner.made == []
+
+
+def test_a_loss_stands_beside_every_model_that_learns_the_same(call, peaks, tmp_path):
+    quality_file(tmp_path / "q.json", {(peaks[2], "bf16"): 2.25, ("tuned", "bf16"): 2.0})
+    assert call("ablate", "--to", "tuned", "--quality", "q.json", "-o", "a.md") == 0
+    table = cells((tmp_path / "a.md").read_text())
+    assert [row[-1] for row in table[2:]] == ["-", "-", "2.2500", "2.2500", "2.2500", "2.0000", ""]
 
 
 def test_losses_stand_beside_their_models_and_dtypes(call, peaks, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from muse_bench.config import ModelConfig, Sizes
 from muse_bench.errors import UsageError
 from muse_bench.models.presets import PRESETS, Share, find_preset
-from muse_bench.models.variants import CASE_FIELDS, changed_name, difference, find_model, value_text
+from muse_bench.models.variants import CASE_FIELDS, changed_name, difference, find_model, learns_as, value_text
 
 SIZES = Sizes(vocab_size=10_000, d_model=512, n_layers=6, n_heads=8, seq_len=512)
 
@@ -81,6 +81,14 @@ def test_what_is_no_variant(name, said):
         find_model(name)
     assert all(words in str(caught.value) for words in said)
     assert "\n" not in str(caught.value)
+
+
+def test_what_saves_memory_without_a_trace_changes_nothing_that_is_learned():
+    assert learns_as("muse") == learns_as("muse+weights=device+offload=false+execution=eager+prefill_chunk=none")
+    assert learns_as("baseline") == learns_as("baseline+loss=fused+checkpointing=blocks")
+    kinds = {learns_as(name) for name in ("muse", "muse+ffn_rank=8", "muse+update=after", "muse+optimizer=adamw")}
+    assert len(kinds) == 4
+    assert learns_as("mine.py:build") == "mine.py:build"
 
 
 def test_host_memory_is_for_the_checkpoints_of_sublayers():
