@@ -10,6 +10,7 @@ from muse_bench.analysis.floor import REPORTED_SIZES, Bounded, floor_of
 from muse_bench.cli import console
 from muse_bench.cli.cases import build_cases, split_models
 from muse_bench.cli.options import (
+    DEFAULT_MODELS,
     MODEL,
     PROTOCOL,
     Backend,
@@ -44,7 +45,7 @@ BUDGET = BudgetOptions()
 def floor(
     sizes: SizeOptions,
     options: RunOptions,
-    models: Models = "baseline,tuned,standard,ultra,extreme,ultimate,muse",
+    models: Models = DEFAULT_MODELS,
     modes: Annotated[
         str, typer.Option(metavar="A,B", help=f"Of {', '.join(MODES)}.", rich_help_panel=PROTOCOL)
     ] = ",".join(MODES),

@@ -13,7 +13,7 @@ import typer
 from muse_bench.config import Backend as BackendName
 from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace, choices
 
-DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate"
+DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate,muse"
 MODEL, PROTOCOL, RUNNING, OUTPUT = "Model", "Protocol", "Where and how it runs", "Output"
 
 Model = Annotated[
