@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
@@ -23,7 +24,7 @@ from muse_bench.layers.recompute import HostStore, recomputed
 from muse_bench.models.block import Block, EncoderBlock, go_through
 from muse_bench.streaming.page import Page
 from muse_bench.streaming.table import HostTable
-from muse_bench.streaming.weights import HostWeights, OptimizerState
+from muse_bench.streaming.weights import HostWeights, OptimizerState, matrices
 from muse_kernels import host_rows
 from muse_kernels.chunks import slices
 
@@ -39,18 +40,26 @@ class LanguageModel(nn.Module):
         self.embedding = build_embedding(config)
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_seq_len, config.d_model) if learned else None
-        kind = EncoderBlock if config.block == "encoder" else Block
-        self.blocks = nn.ModuleList(kind(config, index) for index in range(config.n_layers))
+        self.blocks = nn.ModuleList()
         self.norm = None if config.block == "encoder" else build_norm(config)
         self.head = build_head(config)
         self._on_gradients: Callable[[], None] | None = None
         self._store = HostStore() if config.offload else None
         self._weights: HostWeights | None = None
         self._host_table: HostTable | None = None
-        if config.block != "encoder":
-            self._initialise()
+        for part in filter(None, (self.embedding, self.positions, self.head)):
+            self._initialise(part)
+        pages = list(itertools.chain.from_iterable(map(self._add_block, range(config.n_layers))))
         if config.weights == "host":
-            self._move_to_host()
+            self._watch_gradients()
+            self._take_turns(pages)
+
+    def _add_block(self, index: int) -> list[Page]:
+        """Builds a block; where weights live in host memory, those of each half move there before the next is built."""
+        block = (EncoderBlock if self.config.block == "encoder" else Block)(self.config, index)
+        self._initialise(block)
+        self.blocks.append(block)
+        return _pages_of(block) if self.config.weights == "host" else []
 
     @property
     def table(self) -> Head:
@@ -168,7 +177,7 @@ class LanguageModel(nn.Module):
             page.restore()
         yield
         if self._weights is not None:
-            self._move_to_host()
+            self._take_turns([page for block in self.blocks for page in _pages_of(block)])
 
     def _pages(self) -> list[Page]:
         if self._weights is None or self._host_table is None:
@@ -263,19 +272,16 @@ class LanguageModel(nn.Module):
         narrow = self.head.down(hidden) if isinstance(self.head, LowRankHead) else hidden
         return table.logits(narrow, self.head.up.bias)
 
-    def _move_to_host(self) -> None:
-        parts = [list(part.parameters()) for block in self.blocks for part in (block.mixer, block.ffn)]  # type: ignore[union-attr]
-        if self._weights is None:
-            self._watch_gradients(parts)
-        self._weights = HostWeights(parts)
+    def _take_turns(self, pages: Sequence[Page]) -> None:
+        self._weights = HostWeights(pages)
         self._host_table = HostTable(self._table_weight, self._weights)
 
-    def _watch_gradients(self, parts: Sequence[Sequence[nn.Parameter]]) -> None:
+    def _watch_gradients(self) -> None:
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             block.lend = functools.partial(self._lend_half, index)
-        for parameter in (parameter for part in parts for parameter in part if parameter.dim() > 1):
-            parameter.register_post_accumulate_grad_hook(self._part_has_gradient)
+            for parameter in itertools.chain.from_iterable(map(matrices, (block.mixer, block.ffn))):
+                parameter.register_post_accumulate_grad_hook(self._part_has_gradient)
         self._table_weight.register_post_accumulate_grad_hook(self._table_has_gradient)
 
     def _part_has_gradient(self, parameter: nn.Parameter) -> None:
@@ -313,20 +319,26 @@ class LanguageModel(nn.Module):
             x = recomputed(x, part, rows, self._store, place, lend, self._on_gradients)
         return x
 
-    def _initialise(self) -> None:
+    def _initialise(self, part: nn.Module) -> None:
         """Normal weights of a small spread, zero biases; what writes to the residual stream is scaled by depth."""
-        residual_std = INITIAL_STD / math.sqrt(2 * self.config.n_layers)
-        for module in self.modules():
+        if isinstance(part, EncoderBlock) or self.config.block == "encoder":
+            return
+        for module in part.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=INITIAL_STD)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=INITIAL_STD)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            if isinstance(block.mixer, Attention | LocalAttention | MatrixMixer) and isinstance(
-                block.ffn, nn.Sequential
-            ):
-                for last in (block.mixer.out.weight, block.ffn[-1].get_parameter("weight")):
-                    nn.init.normal_(last, std=residual_std)
+        if not isinstance(part, Block) or not isinstance(part.ffn, nn.Sequential):
+            return
+        if isinstance(part.mixer, Attention | LocalAttention | MatrixMixer):
+            residual_std = INITIAL_STD / math.sqrt(2 * self.config.n_layers)
+            for last in (part.mixer.out.weight, part.ffn[-1].get_parameter("weight")):
+                nn.init.normal_(last, std=residual_std)
+
+
+def _pages_of(block: nn.Module) -> list[Page]:
+    """The matrices of each half of a block, in host memory from here on."""
+    assert isinstance(block, Block)
+    return [Page(matrices(part)) for part in (block.mixer, block.ffn)]

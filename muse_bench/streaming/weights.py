@@ -14,28 +14,30 @@ from muse_bench.streaming.ring import Ring
 OptimizerState = Mapping[Any, Mapping[str, Any]]
 
 
+def matrices(part: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a part of a model that are worth moving: vectors stay on the device."""
+    return [parameter for parameter in part.parameters() if parameter.dim() > 1]
+
+
 class HostWeights:
     """The matrices of the parts of a model, a page a part; parts run in order, backwards in reverse.
-
-    Vectors stay on the device. Each part has a matrix or more.
 
     A part that is updated in backward keeps what its weights and their optimizer state become. Copies of the next
     part run beside the computation of this one.
     Memory on the device: the weights of the largest part once for each slot, and twice the largest state in training.
     """
 
-    def __init__(self, parts: Sequence[Sequence[nn.Parameter]]) -> None:
-        device = parts[0][0].device
+    def __init__(self, pages: Sequence[Page]) -> None:
+        device = pages[0].device
         self._inward, self._outward = Lane(device), Lane(device)
-        self._parts = [[parameter for parameter in part if parameter.dim() > 1] for part in parts]
-        self._weights = Ring([Page(part) for part in self._parts], self._inward, self._outward)
+        self._weights = Ring(pages, self._inward, self._outward)
         self._places = {parameter: (page, index) for page in self.pages for index, parameter in enumerate(page.tensors)}
         self._state: Ring | None = None
         self._state_pages: dict[int, Page] = {}
         self.optimizer_state: OptimizerState | None = None  # whose tensors move to host memory as they appear
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return len(self.pages)
 
     def begin(self, slots: int) -> None:
         """A pass begins, with this many slots or more: host memory holds what counts."""
@@ -86,12 +88,12 @@ class HostWeights:
 
     def _adopt(self, index: int) -> None:
         """Moves the part's new optimizer state to host memory; once all have some, it goes round as weights do."""
-        page = state_page(self._parts[index], self.optimizer_state)
+        page = state_page(self.pages[index].tensors, self.optimizer_state)
         if page is None:
             return
         self._state_pages[index] = page
-        if len(self._state_pages) == len(self._parts):
-            pages = [self._state_pages[place] for place in range(len(self._parts))]
+        if len(self._state_pages) == len(self.pages):
+            pages = [self._state_pages[place] for place in range(len(self.pages))]
             self._state = Ring(pages, self._inward, self._outward)
 
 

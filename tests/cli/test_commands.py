@@ -11,7 +11,15 @@ from muse_bench.record import read_run_file
 def test_compare_needs_no_option_and_compares_the_seven(call, runner, capsys):
     assert call("compare") == 0
     (made,) = runner.made
-    assert [case.model for case in made.cases] == ["baseline", "tuned", "standard", "ultra", "extreme", "ultimate", "muse"]
+    assert [case.model for case in made.cases] == [
+        "baseline",
+        "tuned",
+        "standard",
+        "ultra",
+        "extreme",
+        "ultimate",
+        "muse",
+    ]
     assert made.asked == "auto"
     shown = capsys.readouterr().out
     assert "reduction against baseline" in shown
