@@ -24,6 +24,7 @@ SMALL = 4096  # values of a parameter whose moments are not worth compressing
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 TOGETHER = 4  # matrices that are orthogonalised at once: small products leave most of a GPU idle
+MOST_TOGETHER = 1 << 22  # their values: larger products fill it
 RMS_OF_ADAM = 0.2
 EPSILON = 1e-8
 
@@ -85,12 +86,12 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def batches(matrices: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Groups of up to four matrices of the same shorter side, the longer ones at most twofold apart."""
+    """Groups of up to four small matrices of the same shorter side, the longer ones at most twofold apart."""
     found: list[list[nn.Parameter]] = []
     for matrix in sorted(matrices, key=lambda matrix: (min(matrix.shape), max(matrix.shape))):
         last = found[-1] if found else []
         fits = last and min(last[0].shape) == min(matrix.shape) and 2 * max(last[0].shape) >= max(matrix.shape)
-        if fits and len(last) < TOGETHER:
+        if fits and len(last) < TOGETHER and (len(last) + 1) * matrix.numel() <= MOST_TOGETHER:
             last.append(matrix)
         else:
             found.append([matrix])

@@ -86,6 +86,11 @@ def test_matrices_that_are_moved_together_move_as_they_do_alone() -> None:
         assert (moved - alone).norm() < 15 * 2**-8 * change.norm()  # fifteen products in bfloat16
 
 
+def test_large_matrices_go_alone() -> None:
+    large = [torch.nn.Parameter(torch.zeros(2_048, 1_536, device="meta")) for _ in range(2)]
+    assert [len(batch) for batch in batches(large)] == [1, 1]
+
+
 def test_batches_hold_what_fits_together() -> None:
     matrices = [torch.nn.Parameter(torch.zeros(shape)) for shape in [(64, 16), (16, 16), (16, 24), (32, 24), (16, 33)]]
     found = [[tuple(matrix.shape) for matrix in batch] for batch in batches(matrices)]
