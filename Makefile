@@ -9,7 +9,13 @@ ARGS ?= --vocab 50000 --d-model 1024
 CALIBRATION := $(wildcard reports/h200/calibration*.json reports/h200/predicted/calibration*.json)
 KERNELS := $(wildcard reports/h200/kernels*.json)
 QUALITY := $(wildcard reports/h200/quality*.json)
-REPORTS := $(filter-out $(CALIBRATION) $(KERNELS) $(QUALITY),$(wildcard reports/h200/*.json))
+LOSSES := $(wildcard reports/h200/losses*.json)
+SWEEPS := $(wildcard reports/h200/sweep*.json)
+ABLATIONS := $(wildcard reports/h200/ablation*.json)
+RANKS := $(wildcard reports/h200/ranks*.json)
+OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) $(RANKS)
+REPORTS := $(filter-out $(OTHERS),$(wildcard reports/h200/*.json))
+BESIDE := $(foreach file,$(LOSSES) $(QUALITY),--quality $(file))
 COMPARED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json reports/h200/predicted/$(size)-*.json))
 SHOWN := ref-train-off large-train-off ref-inference-last-off
 
@@ -56,6 +62,9 @@ reports: setup
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)
+	$(foreach file,$(SWEEPS),$(BIN)/muse-bench sweep --from $(file) --fit-from 4096 --output $(file:.json=.md) &&) true
+	$(foreach file,$(ABLATIONS),$(BIN)/muse-bench ablate --records $(file) $(BESIDE) --output $(file:.json=.md) &&) true
+	$(foreach file,$(RANKS),$(BIN)/muse-bench ranks --from $(file) $(BESIDE) --output $(file:.json=.md) &&) true
 	$(foreach name,$(SHOWN),$(BIN)/muse-bench report reports/h200/$(name).json --into README.md &&) true
 
 clean:
