@@ -28,6 +28,7 @@ from muse_bench.streaming.weights import HostWeights, OptimizerState, matrices
 from muse_kernels import host_rows
 from muse_kernels.chunks import slices
 
+MOST_CHUNKS = 64  # of a prompt: each costs launches, however short
 PREFILL_CHUNKS = 4  # that a block reads before the next: weights in host memory are copied once for them
 
 
@@ -207,9 +208,9 @@ class LanguageModel(nn.Module):
         """Logits (batch, 1, vocab_size) after a prompt, filling empty states if they are to be gone on from.
 
         Where the config has chunks, each half of a block goes through some of them before the next: activations are
-        those of a chunk, beside the hidden states of those some.
+        those of a chunk, beside the hidden states of those some. A long prompt has longer ones.
         """
-        chunk = self.config.prefill_chunk or ids.shape[1]
+        chunk = max(self.config.prefill_chunk or ids.shape[1], -(-ids.shape[1] // MOST_CHUNKS))
         stretches = list(slices(ids.shape[1], PREFILL_CHUNKS * chunk))
         if len(stretches) > 1 and states is None:
             states = self.new_states(*ids.shape)
