@@ -44,16 +44,22 @@ class Workload:
     _run: Run = field(repr=False)
     state_per_sequence_bytes: int | None = None
     _updates: bool = field(default=False, repr=False)
-    _graphs: dict[Run, GraphedStep] = field(default_factory=dict, repr=False)
+    _graphed: GraphedStep | None = field(default=None, repr=False)
 
     def step(self) -> None:
         """One step of the case's mode; on CUDA a captured one, where the case asks for it."""
         self.arm()
-        self._launch(self._run)
+        if self.case.execution == "eager" or not self.ids.is_cuda:
+            self._run(self)
+            return
+        if self._graphed is None:
+            self._graphed = GraphedStep(lambda: self._run(self))
+        self._graphed()
 
+    @torch.no_grad()
     def read_prompt(self) -> None:
-        """What a step of decoding does until it has its first new token, run by itself as the step is run."""
-        self._launch(_only_read_prompt)
+        """What a step of decoding does until it has its first new token."""
+        _read_prompt(self)
 
     def arm(self) -> None:
         """Has backward update each parameter as its gradient appears, where the case asks for it.
@@ -63,14 +69,6 @@ class Workload:
         if self.case.update == "in-backward" and self.optimizer is not None and not self._updates:
             self._updates = True
             _update_in_backward(self.model, self.optimizer)
-
-    def _launch(self, run: Run) -> None:
-        if self.case.execution == "eager" or not self.ids.is_cuda:
-            run(self)
-            return
-        if run not in self._graphs:
-            self._graphs[run] = GraphedStep(lambda: run(self))
-        self._graphs[run]()
 
     @property
     def parameters(self) -> int:
@@ -166,11 +164,6 @@ def _decode(work: Workload) -> None:
     ids, states = _read_prompt(work)
     for start in range(work.case.seq, work.case.seq + work.case.new_tokens - 1):
         ids = work.model.decode_step(ids, states, start).argmax(-1)
-
-
-@torch.no_grad()
-def _only_read_prompt(work: Workload) -> None:
-    _read_prompt(work)
 
 
 def _read_prompt(work: Workload) -> tuple[Tensor, list[State]]:

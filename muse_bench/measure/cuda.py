@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from muse_bench.capture import WARM_STEPS
 from muse_bench.config import Case
 from muse_bench.workload import Workload, build_workload
 
@@ -83,7 +82,7 @@ def _speeds(work: Workload, step_seconds: float) -> dict[str, float | None]:
             "prefill_seconds": None,
             "new_token_seconds": None,
         }
-    prefill = _time_of(work, work.read_prompt, warm=WARM_STEPS + 1)
+    prefill = _time_of(work, work.read_prompt, warm=2)
     return decode_speeds(work.case, step_seconds, prefill)
 
 
