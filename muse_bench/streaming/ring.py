@@ -56,9 +56,11 @@ class Ring:
         for slot in self._slots:
             wait_for(slot.ready, self._device)
             wait_for(slot.free, self._device)
-        yield self._memory[-1]
-        for slot in self._slots:
-            slot.page, slot.ready, slot.free = None, None, now(self._device)
+        try:
+            yield self._memory[-1]
+        finally:
+            for slot in self._slots:
+                slot.page, slot.ready, slot.free = None, None, now(self._device)
 
     @contextlib.contextmanager
     def lend(self, index: int, following: int | None, *, keep: bool) -> Iterator[None]:

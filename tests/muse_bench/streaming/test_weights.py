@@ -179,7 +179,18 @@ def test_memory_that_was_borrowed_holds_no_page() -> None:
         assert memory is None
 
 
-def fail(tensor: torch.Tensor) -> None:
+def test_memory_that_was_borrowed_holds_no_page_after_an_error_either() -> None:
+    tensors, ring = pages(2)
+    with ring.lend(0, 1, keep=False):
+        pass
+    with pytest.raises(ValueError, match="stop"), ring.borrow(40) as memory:
+        fail(memory)
+    with ring.lend(1, None, keep=False):
+        assert tensors[1].tolist() == [1.0] * 5
+
+
+def fail(tensor: torch.Tensor | None) -> None:
+    assert tensor is not None
     tensor += 1
     raise ValueError("stop")
 
