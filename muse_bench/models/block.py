@@ -12,7 +12,7 @@ from muse_bench.layers.norm import build_norm
 from muse_kernels.chunks import slices
 from muse_kernels.precision import accumulation_dtype
 
-Lend = Callable[[int], contextlib.AbstractContextManager[None]]
+LendHalf = Callable[[int], contextlib.AbstractContextManager[None]]
 
 
 class Block(nn.Module):
@@ -25,7 +25,7 @@ class Block(nn.Module):
         self.mixer = build_mixer(config, index)
         self.ffn_norm = None if config.shared_norm else build_norm(config)
         self.ffn = build_ffn(config)
-        self.lend: Lend = lambda place: contextlib.nullcontext()  # has the weights of the mixer (0) or FFN (1) at hand
+        self.lend: LendHalf = lambda place: contextlib.nullcontext()  # has the weights of the mixer (0) or FFN (1) at hand
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, Tensor | None]:
         """The next hidden state, and the L1 penalty of the gates when there is one."""
