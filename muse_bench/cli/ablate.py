@@ -1,21 +1,17 @@
 """`muse-bench ablate`: a waterfall from one preset to another, one technique at a time."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from muse_bench.analysis.comparison import add_reductions
-from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases
 from muse_bench.cli.options import MODEL, Backend, BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
-from muse_bench.cli.run import case_status, run_cases
-from muse_bench.cli.sheets import Names, Quality, distinct, read_quality, sheet_formats, show_saved
+from muse_bench.cli.sheets import Names, Quality, distinct, read_quality, run_shown, show_saved
 from muse_bench.models.ablation import route
-from muse_bench.record import Record, RunFile
+from muse_bench.record import RunFile
 from muse_bench.report.ablation import sheets
-from muse_bench.report.sheet import Sheet, render_terminal
+from muse_bench.report.sheet import Sheet
 
 
 def ablate(
@@ -62,15 +58,4 @@ def ablate(
         typer.echo(distinct(models))
         return 0
 
-    def finish(records: Sequence[Record]) -> tuple[Record, ...]:
-        return tuple(judge(record) for record in add_reductions(records, models[0]))
-
-    run = run_cases(
-        build_cases(models, sizes, protocol, budget),
-        backend,
-        options,
-        finish=finish,
-        show=lambda run: render_terminal(*draw(run)),
-        written=sheet_formats(draw),
-    )
-    return case_status(run)
+    return run_shown(build_cases(models, sizes, protocol, budget), backend, options, draw, models[0])

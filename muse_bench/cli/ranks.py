@@ -1,23 +1,19 @@
 """`muse-bench ranks`: what the ranks of a model's parts cost in memory, and what they bring in quality."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from muse_bench.analysis.comparison import add_reductions
 from muse_bench.analysis.ranks import PARTS, check_ranks, ranked_names
-from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases
 from muse_bench.cli.options import MODEL, Backend, BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
-from muse_bench.cli.run import case_status, run_cases
-from muse_bench.cli.sheets import Names, Quality, distinct, read_quality, sheet_formats, show_saved
+from muse_bench.cli.sheets import Names, Quality, distinct, read_quality, run_shown, show_saved
 from muse_bench.cli.sweep import parse_values
 from muse_bench.errors import UsageError
-from muse_bench.record import Record, RunFile
+from muse_bench.record import RunFile
 from muse_bench.report.ranks import sheets
-from muse_bench.report.sheet import Sheet, render_terminal
+from muse_bench.report.sheet import Sheet
 
 BASELINE = "baseline"
 
@@ -73,18 +69,7 @@ def ranks(
         typer.echo(distinct(models))
         return 0
 
-    def finish(records: Sequence[Record]) -> tuple[Record, ...]:
-        return tuple(judge(record) for record in add_reductions(records, BASELINE))
-
-    run = run_cases(
-        cases,
-        backend,
-        options,
-        finish=finish,
-        show=lambda run: render_terminal(*draw(run)),
-        written=sheet_formats(draw),
-    )
-    return case_status(run)
+    return run_shown(cases, backend, options, draw, BASELINE)
 
 
 def _parts(text: str) -> list[str]:

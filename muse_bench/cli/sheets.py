@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
+from muse_bench.analysis.comparison import add_reductions
+from muse_bench.analysis.verdict import judge
 from muse_bench.cli import console
-from muse_bench.cli.options import OUTPUT
+from muse_bench.cli.options import OUTPUT, Backend, RunOptions
 from muse_bench.cli.outputs import Outputs
-from muse_bench.cli.run import case_status
+from muse_bench.cli.run import case_status, run_cases
+from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.models.variants import learns_as
 from muse_bench.quality.record import QualityRun, read_quality_file
-from muse_bench.record import RunFile, read_run_file
+from muse_bench.record import Record, RunFile, read_run_file
 from muse_bench.report import Format, formats
 from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
 
@@ -47,6 +50,26 @@ def show_saved(path: Path, draw: Draw, output: Sequence[Path] | None) -> ExitCod
         raise UsageError(f"{path}: holds no records")
     outputs.write(run)
     console.stdout().print(render_terminal(*draw(run)))
+    return case_status(run)
+
+
+def run_shown(
+    cases: Sequence[Case], backend: Backend, options: RunOptions, draw: Draw, baseline: str | None = None
+) -> ExitCode:
+    """Runs the cases, with reductions against the baseline if there is one, and shows and writes their sheets."""
+
+    def finish(records: Sequence[Record]) -> tuple[Record, ...]:
+        compared = records if baseline is None else add_reductions(records, baseline)
+        return tuple(map(judge, compared))
+
+    run = run_cases(
+        cases,
+        backend,
+        options,
+        finish=finish,
+        show=lambda run: render_terminal(*draw(run)),
+        written=sheet_formats(draw),
+    )
     return case_status(run)
 
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from muse_bench.analysis.sweep import PARAMS
-from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases, split_models
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
@@ -19,11 +18,10 @@ from muse_bench.cli.options import (
     RunOptions,
     SizeOptions,
 )
-from muse_bench.cli.run import case_status, run_cases
-from muse_bench.cli.sheets import sheet_formats, show_saved
+from muse_bench.cli.sheets import run_shown, show_saved
 from muse_bench.errors import UsageError
 from muse_bench.record import RunFile
-from muse_bench.report.sheet import Sheet, render_terminal
+from muse_bench.report.sheet import Sheet
 from muse_bench.report.sweep import sheets
 from muse_bench.units import parse_count
 
@@ -85,15 +83,7 @@ def sweep(
         for value in wanted
         for case in build_cases(names, dataclasses.replace(sizes, **{FIELDS[param]: value}), protocol, budget)
     ]
-    run = run_cases(
-        cases,
-        backend,
-        options,
-        finish=lambda records: tuple(map(judge, records)),
-        show=lambda run: render_terminal(*draw(run)),
-        written=sheet_formats(draw),
-    )
-    return case_status(run)
+    return run_shown(cases, backend, options, draw)
 
 
 def parse_values(text: str) -> list[int]:

@@ -25,7 +25,8 @@ class Block(nn.Module):
         self.mixer = build_mixer(config, index)
         self.ffn_norm = None if config.shared_norm else build_norm(config)
         self.ffn = build_ffn(config)
-        self.lend: LendHalf = lambda place: contextlib.nullcontext()  # has the weights of the mixer (0) or FFN (1) at hand
+        # Has the weights of the mixer (0) or the feed-forward part (1) at hand.
+        self.lend: LendHalf = lambda half: contextlib.nullcontext()
 
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, Tensor | None]:
         """The next hidden state, and the L1 penalty of the gates when there is one."""
