@@ -10,7 +10,8 @@ CALIBRATION := $(wildcard reports/h200/calibration*.json reports/h200/predicted/
 KERNELS := $(wildcard reports/h200/kernels*.json)
 QUALITY := $(wildcard reports/h200/quality*.json)
 LOSSES := $(wildcard reports/h200/losses*.json)
-SWEEPS := $(wildcard reports/h200/sweep*.json)
+SWEEPS := $(wildcard reports/h200/sweep-*.json)
+SWEPT := $(foreach what,seq decode,$(if $(filter reports/h200/sweep-$(what)%,$(SWEEPS)),$(what)))
 ABLATIONS := $(wildcard reports/h200/ablation*.json)
 RANKS := $(wildcard reports/h200/ranks*.json)
 OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) $(RANKS)
@@ -62,7 +63,7 @@ reports: setup
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)
-	$(foreach file,$(SWEEPS),$(BIN)/muse-bench sweep --from $(file) --fit-from 4096 --output $(file:.json=.md) &&) true
+	$(foreach what,$(SWEPT),$(BIN)/muse-bench sweep $(patsubst %,--from %,$(filter reports/h200/sweep-$(what)%,$(SWEEPS))) --fit-from 4096 --output reports/h200/sweep-$(what).md &&) true
 	$(foreach file,$(ABLATIONS),$(BIN)/muse-bench ablate --records $(file) $(BESIDE) --output $(file:.json=.md) &&) true
 	$(foreach file,$(RANKS),$(BIN)/muse-bench ranks --from $(file) $(BESIDE) --output $(file:.json=.md) &&) true
 	$(foreach name,$(SHOWN),$(BIN)/muse-bench report reports/h200/$(name).json --into README.md &&) true

@@ -1,5 +1,6 @@
 """Commands whose records become sheets: the formats of their outputs, saved runs, and the quality beside them."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -42,15 +43,33 @@ def sheet_formats(draw: Draw) -> list[Format[RunFile]]:
     return [*{**formats(), ours.name: ours}.values()]
 
 
-def show_saved(path: Path, draw: Draw, output: Sequence[Path] | None) -> ExitCode:
-    """Shows and writes a saved run. Raises: UsageError when it cannot be read or holds nothing."""
+def show_saved(paths: Sequence[Path], draw: Draw, output: Sequence[Path] | None) -> ExitCode:
+    """Shows and writes saved runs as one. Raises: UsageError when one cannot be read, holds nothing or differs."""
     outputs = Outputs(output or (), sheet_formats(draw))
-    run = read_run_file(path)
-    if not run.records:
-        raise UsageError(f"{path}: holds no records")
+    run = joined([_not_empty(path) for path in paths], paths)
     outputs.write(run)
     console.stdout().print(render_terminal(*draw(run)))
     return case_status(run)
+
+
+def joined(runs: Sequence[RunFile], paths: Sequence[Path]) -> RunFile:
+    """The runs as one, for those of one machine and release. Raises: UsageError for others."""
+    first = runs[0]
+    for run, path in zip(runs, paths, strict=True):
+        if _source(run) != _source(first):
+            raise UsageError(f"{path}: another GPU, PyTorch or backend than in {paths[0]}: show each by itself")
+    return dataclasses.replace(first, records=tuple(record for run in runs for record in run.records))
+
+
+def _source(run: RunFile) -> tuple[str | None, str | None, set[str]]:
+    return run.environment.gpu, run.environment.torch, {record.provenance for record in run.records}
+
+
+def _not_empty(path: Path) -> RunFile:
+    run = read_run_file(path)
+    if not run.records:
+        raise UsageError(f"{path}: holds no records")
+    return run
 
 
 def run_shown(

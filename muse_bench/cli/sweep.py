@@ -48,7 +48,8 @@ def sweep(
         ),
     ] = None,
     saved: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Show a saved sweep; run nothing.")
+        list[Path] | None,
+        typer.Option("--from", metavar="FILE", help="Show a saved sweep; run nothing. Repeatable, for its parts."),
     ] = None,
     backend: Backend = "auto",
 ) -> int:
@@ -73,7 +74,7 @@ def sweep(
     def draw(run: RunFile) -> list[Sheet]:
         return sheets(run, param, first)
 
-    if saved is not None:
+    if saved:
         return show_saved(saved, draw, options.output)
     names = split_models(models)
     if param in ("layers", "d-model", "vocab") and any(":" in name for name in names):

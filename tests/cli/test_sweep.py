@@ -1,5 +1,7 @@
 """The sweep's command line over invented memory: its values, tables, exponents, outputs and errors."""
 
+import json
+
 import pytest
 
 from muse_bench.analysis.sweep import exponent
@@ -47,6 +49,21 @@ def test_a_row_for_each_value_and_the_exponents(call, runner, tmp_path, capsys):
     capsys.readouterr()
     assert call("sweep", "--from", "a.json", "--fit-from", "4K") == 0
     assert "exponent from 4,000" in capsys.readouterr().out
+
+
+def test_parts_of_a_sweep_are_shown_as_one_unless_their_gpus_differ(call, runner, tmp_path, capsys):
+    runner.peaks = {"ultra": lambda case: case.seq}
+    assert call("sweep", "--models", "ultra", "--values", "1000..2000", "-o", "a.json") == 0
+    assert call("sweep", "--models", "ultra", "--values", "4000", "-o", "b.json") == 0
+    capsys.readouterr()
+    assert call("sweep", "--from", "a.json", "--from", "b.json", "--fit-from", "1000", "-o", "c.md") == 0
+    assert "| exponent from 1,000 | 1.000 |" in " ".join((tmp_path / "c.md").read_text().split())
+    assert "| 4,000 | 4,000.0 |" in " ".join((tmp_path / "c.md").read_text().split())
+    other = json.loads((tmp_path / "b.json").read_text())
+    other["environment"]["gpu"] = "NVIDIA A100"
+    (tmp_path / "b.json").write_text(json.dumps(other))
+    assert call("sweep", "--from", "a.json", "--from", "b.json") == 2
+    assert "b.json: another GPU" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_case_that_ran_out_of_memory_leaves_the_others(call, runner, capsys):
