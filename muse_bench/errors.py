@@ -28,3 +28,17 @@ class UntraceableModel(MuseBenchError):  # noqa: N818
     """A model that cannot be traced without a GPU; names the operation and where it is called."""
 
     exit_code = ExitCode.CASE_FAILED
+
+
+class HostMemoryShort(MuseBenchError):  # noqa: N818
+    """Host memory that the machine does not have: how much was needed, is available and would fit, in bytes."""
+
+    exit_code = ExitCode.CASE_FAILED
+
+    def __init__(
+        self, message: str, *, needed_bytes: int, available_bytes: int | None, fitting_bytes: int | None
+    ) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.available_bytes = available_bytes
+        self.fitting_bytes = fitting_bytes

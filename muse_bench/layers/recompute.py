@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 
 from muse_bench import scopes
+from muse_bench.streaming.memory import HostMemory
 from muse_kernels.chunks import slices
 
 Part = Callable[[Tensor], Tensor]
@@ -24,9 +25,11 @@ class HostStore:
     """Places in pinned host memory for the inputs of the parts, one for each, kept from step to step.
 
     Copies run on the current stream, so what they read or write needs no event. On `meta` nothing is kept, but counted.
+    Places are taken from `memory`; without one PyTorch allocates them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: HostMemory | None = None) -> None:
+        self._memory = memory
         self._places: dict[int, Tensor] = {}
         self._tickets: dict[int, int] = {}
         self._sizes: dict[int, int] = {}  # the most that each place has held: PyTorch keeps what it once pinned
@@ -44,10 +47,15 @@ class HostStore:
             return ticket
         place = self._places.get(index)
         if place is None or place.shape != x.shape or place.dtype != x.dtype:
-            place = torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda)
-            self._places[index] = place
+            self._places.pop(index, None)  # before there is more
+            place = self._places[index] = self._place(x)
         place.copy_(x, non_blocking=True)
         return ticket
+
+    def _place(self, x: Tensor) -> Tensor:
+        if self._memory is None:
+            return torch.empty(x.shape, dtype=x.dtype, pin_memory=x.is_cuda)
+        return self._memory.take(x.nbytes).view(x.dtype).view(x.shape)
 
     def get(self, index: int, ticket: int, rows: slice, like: Tensor) -> Tensor:
         """These rows of what was put there, on the device, in the shape and dtype of `like`.

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -22,7 +22,8 @@ from muse_bench.layers.mixer import Attention, State
 from muse_bench.layers.norm import build_norm
 from muse_bench.layers.recompute import HostStore, recomputed
 from muse_bench.models.block import Block, EncoderBlock, go_through
-from muse_bench.streaming.page import Page
+from muse_bench.streaming.memory import HostMemory
+from muse_bench.streaming.page import Page, memory_for
 from muse_bench.streaming.table import HostTable
 from muse_bench.streaming.weights import HostWeights, OptimizerState, matrices
 from muse_kernels import host_rows
@@ -50,17 +51,25 @@ class LanguageModel(nn.Module):
         self._host_table: HostTable | None = None
         for part in filter(None, (self.embedding, self.positions, self.head)):
             self._initialise(part)
-        pages = list(itertools.chain.from_iterable(map(self._add_block, range(config.n_layers))))
         if config.weights == "host":
-            self._watch_gradients()
-            self._take_turns(pages)
+            self._build_in_turns()
+        else:
+            for _ in range(config.n_layers):
+                self._add_block()
 
-    def _add_block(self, index: int) -> list[Page]:
-        """Builds a block; where weights live in host memory, those of each half move there before the next is built."""
-        block = (EncoderBlock if self.config.block == "encoder" else Block)(self.config, index)
+    def _build_in_turns(self) -> None:
+        """Weights of each block move to host memory, where all have a place, before the next block is built."""
+        with torch.device("meta"):
+            memory = self._memory_for(Block(self.config, index) for index in range(self.config.n_layers))
+        pages = [page for _ in range(self.config.n_layers) for page in _pages_of(self._add_block(), memory)]
+        self._watch_gradients()
+        self._take_turns(pages, memory)
+
+    def _add_block(self) -> nn.Module:
+        block = (EncoderBlock if self.config.block == "encoder" else Block)(self.config, len(self.blocks))
         self._initialise(block)
         self.blocks.append(block)
-        return _pages_of(block) if self.config.weights == "host" else []
+        return block
 
     @property
     def table(self) -> Head:
@@ -174,11 +183,16 @@ class LanguageModel(nn.Module):
     @contextlib.contextmanager
     def all_on_device(self) -> Iterator[None]:
         """Weights in host memory are on the device as a whole, and move back."""
-        for page in self._pages():
-            page.restore()
+        self._restore()
         yield
         if self._weights is not None:
-            self._take_turns([page for block in self.blocks for page in _pages_of(block)])
+            self._weights = self._host_table = None  # their memory goes before there is more
+            memory = self._memory_for(self.blocks)
+            self._take_turns([page for block in self.blocks for page in _pages_of(block, memory)], memory)
+
+    def _restore(self) -> None:
+        for page in self._pages():
+            page.restore()
 
     def _pages(self) -> list[Page]:
         if self._weights is None or self._host_table is None:
@@ -273,15 +287,20 @@ class LanguageModel(nn.Module):
         narrow = self.head.down(hidden) if isinstance(self.head, LowRankHead) else hidden
         return table.logits(narrow, self.head.up.bias)
 
-    def _take_turns(self, pages: Sequence[Page]) -> None:
-        self._weights = HostWeights(pages)
-        self._host_table = HostTable(self._table_weight, self._weights)
+    def _memory_for(self, blocks: Iterable[nn.Module]) -> HostMemory | None:
+        """Host memory with a place for the weights of these blocks and the table."""
+        halves = itertools.chain.from_iterable(map(_halves, blocks))
+        return memory_for(itertools.chain(halves, [[self._table_weight]]), self._table_weight.device)
+
+    def _take_turns(self, pages: Sequence[Page], memory: HostMemory | None) -> None:
+        self._weights = HostWeights(pages, memory)
+        self._host_table = HostTable(self._table_weight, self._weights, memory)
 
     def _watch_gradients(self) -> None:
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             block.lend = functools.partial(self._lend_half, index)
-            for parameter in itertools.chain.from_iterable(map(matrices, (block.mixer, block.ffn))):
+            for parameter in itertools.chain.from_iterable(_halves(block)):
                 parameter.register_post_accumulate_grad_hook(self._part_has_gradient)
         self._table_weight.register_post_accumulate_grad_hook(self._table_has_gradient)
 
@@ -339,7 +358,12 @@ class LanguageModel(nn.Module):
                 nn.init.normal_(last, std=residual_std)
 
 
-def _pages_of(block: nn.Module) -> list[Page]:
-    """The matrices of each half of a block, in host memory from here on."""
+def _halves(block: nn.Module) -> list[list[nn.Parameter]]:
+    """The matrices of each half of a block."""
     assert isinstance(block, Block)
-    return [Page(matrices(part)) for part in (block.mixer, block.ffn)]
+    return [matrices(part) for part in (block.mixer, block.ffn)]
+
+
+def _pages_of(block: nn.Module, memory: HostMemory | None) -> list[Page]:
+    """The matrices of each half of a block, in host memory from here on."""
+    return [Page(half, memory) for half in _halves(block)]

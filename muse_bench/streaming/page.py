@@ -1,26 +1,27 @@
 """Tensors whose values live in one piece of host memory, and that show device memory while they are lent some."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-ALIGNMENT = 512  # bytes, as the allocator has it
+from muse_bench.streaming.memory import ALIGNMENT, HostMemory
 
 
 class Page:
     """Takes the values of these tensors over into host memory, pinned where the device is a GPU.
 
+    It is taken from `memory`; without one PyTorch allocates it, and pins up to the next power of two.
+
     A tensor that is not at hand keeps its shape and dtype and shows one value for all, which takes no memory to speak
     of. On `meta` there are no values: only sizes.
     """
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self.tensors = tuple(tensors)
-        sizes = [-(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT for tensor in tensors]
-        self._starts = (0, *itertools.accumulate(sizes))
-        self.size_bytes = self._starts[-1]
+    def __init__(self, tensors: Sequence[Tensor], memory: HostMemory | None = None) -> None:
+        self.tensors, self._memory = tuple(tensors), memory
+        self.starts = page_starts(tensors)
+        self.size_bytes = self.starts[-1]
         self.device = tensors[0].device
         self._blanks = [tensor.new_zeros(()).expand(tensor.shape) for tensor in self.tensors]
         self.host = self._host_memory()
@@ -35,7 +36,7 @@ class Page:
         """The tensors as parts of this memory, (at least size_bytes,) uint8."""
         return [
             memory[start : start + tensor.numel() * tensor.element_size()].view(tensor.dtype).view(tensor.shape)
-            for start, tensor in zip(self._starts, self.tensors, strict=False)
+            for start, tensor in zip(self.starts, self.tensors, strict=False)
         ]
 
     def show(self, memory: Tensor) -> None:
@@ -92,6 +93,14 @@ class Page:
                 value.copy_(self.values()[index])
             tensor.data = value
 
+    def adopt(self, memory: Tensor) -> None:
+        """Its values are those in this memory, (size_bytes,) uint8 on the CPU, from here on.
+
+        A step that is captured already goes on with the memory that it knows.
+        """
+        self.views(memory)
+        self.host = memory
+
     def values(self) -> list[Tensor]:
         """The tensors' values in host memory.
 
@@ -104,5 +113,22 @@ class Page:
     def _host_memory(self) -> Tensor | None:
         if self.device.type == "meta":
             return None
+        if self._memory is not None:
+            return self._memory.take(self.size_bytes)
         pinned = self.device.type == "cuda"
         return torch.empty(self.size_bytes, dtype=torch.uint8, device="cpu", pin_memory=pinned)
+
+
+def page_starts(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """Where the tensors of a page begin, in bytes, and last where the page ends."""
+    sizes = (-(-tensor.numel() * tensor.element_size() // ALIGNMENT) * ALIGNMENT for tensor in tensors)
+    return (0, *itertools.accumulate(sizes))
+
+
+def memory_for(pages: Iterable[Sequence[Tensor]], device: torch.device) -> HostMemory | None:
+    """Memory with a place for each page of such tensors, to the byte; None on `meta`. Raises: HostMemoryShort."""
+    if device.type == "meta":
+        return None
+    memory = HostMemory(device)
+    memory.reserve([page_starts(tensors)[-1] for tensors in pages])
+    return memory

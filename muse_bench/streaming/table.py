@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from muse_bench import scopes
+from muse_bench.streaming.memory import HostMemory
 from muse_bench.streaming.page import Page
 from muse_bench.streaming.ring import WEIGHTS
 from muse_bench.streaming.weights import HostWeights, OptimizerState, state_page
@@ -26,8 +27,8 @@ class HostTable:
     which the weights of parts take turns is too small for that.
     """
 
-    def __init__(self, table: nn.Parameter, weights: HostWeights) -> None:
-        self._table, self.page, self._weights = table, Page([table]), weights
+    def __init__(self, table: nn.Parameter, weights: HostWeights, memory: HostMemory | None = None) -> None:
+        self._table, self.page, self._weights, self._memory = table, Page([table], memory), weights, memory
         self._state: Page | None = None
         self.optimizer_state: OptimizerState | None = None
 
@@ -77,7 +78,7 @@ class HostTable:
                 _hide(self._state, keep=True)
             return
         yield
-        self._state = state_page([self._table], self.optimizer_state)
+        self._state = state_page([self._table], self.optimizer_state, self._memory)
 
     def host_bytes(self) -> dict[str, int]:
         """What lies in host memory."""

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from muse_bench.streaming.lane import Lane
+from muse_bench.streaming.memory import HostMemory
 from muse_bench.streaming.page import Page
 from muse_bench.streaming.ring import Ring
 
@@ -22,13 +23,16 @@ def matrices(part: nn.Module) -> list[nn.Parameter]:
 class HostWeights:
     """The matrices of the parts of a model, a page a part; parts run in order, backwards in reverse.
 
+    The state of an optimizer takes its host memory from `memory`, if any.
+
     A part that is updated in backward keeps what its weights and their optimizer state become. Copies of the next
     part run beside the computation of this one.
     Memory on the device: the weights of the largest part once for each slot, and twice the largest state in training.
     """
 
-    def __init__(self, pages: Sequence[Page]) -> None:
+    def __init__(self, pages: Sequence[Page], memory: HostMemory | None = None) -> None:
         device = pages[0].device
+        self._memory = memory
         self._inward, self._outward = Lane(device), Lane(device)
         self._weights = Ring(pages, self._inward, self._outward)
         self._places = {parameter: (page, index) for page in self.pages for index, parameter in enumerate(page.tensors)}
@@ -88,7 +92,7 @@ class HostWeights:
 
     def _adopt(self, index: int) -> None:
         """Moves the part's new optimizer state to host memory; once all have some, it goes round as weights do."""
-        page = state_page(self.pages[index].tensors, self.optimizer_state)
+        page = state_page(self.pages[index].tensors, self.optimizer_state, self._memory)
         if page is None:
             return
         self._state_pages[index] = page
@@ -97,7 +101,10 @@ class HostWeights:
             self._state = Ring(pages, self._inward, self._outward)
 
 
-def state_page(parameters: Sequence[Tensor], state: OptimizerState | None) -> Page | None:
+def state_page(
+    parameters: Sequence[Tensor], state: OptimizerState | None, memory: HostMemory | None = None
+) -> Page | None:
+    """What the optimizer keeps of these parameters; None where that is nothing."""
     found = [] if state is None else [value for parameter in parameters for value in state[parameter].values()]
     tensors = [value for value in found if isinstance(value, Tensor) and value.dim()]  # scalars stay
-    return Page(tensors) if tensors else None
+    return Page(tensors, memory) if tensors else None

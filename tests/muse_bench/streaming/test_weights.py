@@ -1,6 +1,8 @@
 """Weights in host memory: a model that streams them is the model that does not, value for value."""
 
 import dataclasses
+import mmap
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from muse_bench.config import Case, Sizes
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
 from muse_bench.streaming.lane import Lane
+from muse_bench.streaming.memory import HostMemory, Progress
 from muse_bench.streaming.page import Page
 from muse_bench.streaming.ring import Ring
 from muse_bench.workload import Workload, build_workload
@@ -131,6 +134,24 @@ def test_a_model_moves_and_loads_with_its_weights() -> None:
     assert {value.dtype for value in target.state_dict().values()} == {torch.float64}
     for name, value in target.state_dict().items():
         torch.testing.assert_close(value, state[name].double(), rtol=0, atol=0)
+
+
+def test_a_model_that_moves_has_its_weights_in_host_memory_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for what comes, beside memory of what goes, is twice what the machine was asked for."""
+    arenas: list[HostMemory] = []
+    reserve = HostMemory.reserve
+
+    def watched(memory: HostMemory, sizes: Sequence[int], progress: Progress | None = None) -> None:
+        assert not any(arena.size_bytes for arena in arenas)
+        arenas.append(memory)
+        reserve(memory, sizes, progress)
+
+    monkeypatch.setattr(HostMemory, "reserve", watched)
+    model = build("host").model
+    model.to(torch.float64)
+    assert [arena.size_bytes > 0 for arena in arenas] == [False, True]
+    unused = arenas[-1].size_bytes - model.host_bytes()["weights"]
+    assert 0 <= unused < mmap.PAGESIZE
 
 
 def test_host_memory_is_counted_to_the_byte() -> None:
