@@ -45,12 +45,15 @@ class HostStore:
         self._sizes[index] = max(self._sizes.get(index, 0), x.nbytes)
         if x.device.type == "meta":
             return ticket
-        place = self._places.get(index)
-        if place is None or place.shape != x.shape or place.dtype != x.dtype:
-            self._places.pop(index, None)  # before there is more
-            place = self._places[index] = self._place(x)
-        place.copy_(x, non_blocking=True)
+        if not self._fits(index, x):
+            self._places.pop(index, None)  # its memory goes before there is more
+            self._places[index] = self._place(x)
+        self._places[index].copy_(x, non_blocking=True)
         return ticket
+
+    def _fits(self, index: int, x: Tensor) -> bool:
+        place = self._places.get(index)
+        return place is not None and place.shape == x.shape and place.dtype == x.dtype
 
     def _place(self, x: Tensor) -> Tensor:
         if self._memory is None:

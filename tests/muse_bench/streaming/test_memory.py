@@ -93,6 +93,7 @@ def test_a_piece_that_is_refused_leaves_nothing(piece: int, cudart: Any) -> None
     cudart.refuse_at = None
     host.reserve([PAGE] * 4)
     assert len(cudart.registered) == 4
+    host.close()
 
 
 def test_an_interrupt_while_registering_leaves_nothing(cudart: Any) -> None:
