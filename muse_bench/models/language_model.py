@@ -159,11 +159,15 @@ class LanguageModel(nn.Module):
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As nn.Module has it; what lies in host memory is given there."""
         state = super().state_dict(*args, **kwargs)
-        names = {parameter: name for name, parameter in self.named_parameters()}
-        for page in self._pages():
-            found = zip(page.tensors, page.tensors if page.host is None else page.values(), strict=True)
-            state.update({kwargs.get("prefix", "") + names[tensor]: value for tensor, value in found})  # type: ignore[index]
+        for page, names in self.named_pages():
+            values = page.tensors if page.host is None else page.values()
+            state.update({kwargs.get("prefix", "") + name: value for name, value in zip(names, values, strict=True)})
         return state
+
+    def named_pages(self) -> list[tuple[Page, list[str]]]:
+        """Where weights in host memory lie, with the names of the tensors of each page."""
+        names: dict[Tensor, str] = {parameter: name for name, parameter in self.named_parameters()}
+        return [(page, [names[tensor] for tensor in page.tensors]) for page in self._pages()]
 
     def gradients(self) -> dict[str, Tensor | None]:
         """By name, each where it is: beside its parameter, or in host memory as the parameter is."""

@@ -98,7 +98,6 @@ class Page:
 
         A step that is captured already goes on with the memory that it knows.
         """
-        self.views(memory)
         self.host = memory
 
     def values(self) -> list[Tensor]:
