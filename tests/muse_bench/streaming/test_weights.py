@@ -10,6 +10,8 @@ import torch
 from muse_bench.config import Case, Sizes
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
+from muse_bench.predict.gpus import find_gpu
+from muse_bench.predict.trace import trace_case
 from muse_bench.streaming.lane import Lane
 from muse_bench.streaming.memory import HostMemory, Progress
 from muse_bench.streaming.page import Page
@@ -223,3 +225,16 @@ def test_an_error_while_lent_leaves_the_page_as_it_was() -> None:
     ring.begin(1)
     with ring.lend(0, None, keep=False):
         assert tensors[0].tolist() == [0.0] * 5
+
+
+def test_blocks_move_to_host_memory_as_they_are_built() -> None:
+    """A model that is larger than the card would never be whole on it."""
+    deep = Sizes(vocab_size=301, d_model=256, n_layers=24, n_heads=2, seq_len=24)
+    case = Case(model="muse", config=PRESET.configure(deep), dtype="bf16", seq=24, vocab_size=301, mode="inference")
+    trace, work = trace_case(case, find_gpu("rtx-4060"))
+    built = [event for event in trace.events if event.op < trace.steps[0]]
+    held, most = {}, 0
+    for event in built:
+        held[event.key] = event.size_bytes if event.is_alloc else 0
+        most = max(most, sum(held.values()))
+    assert most < work.host_bytes()["weights"] / 6
