@@ -149,7 +149,8 @@ class ModelConfig:
 class Case:
     """One model under one protocol: everything a worker process needs to build and run it.
 
-    `config` is None for a model that comes from a user's factory; `model` then names the factory.
+    `config` is None for a model that comes from a user's factory; `model` then names the factory. `parameters_asked` is
+    the number of parameters that its sizes were chosen for, where they were.
     `gpu` names the card to predict for, and is None when the case is measured.
     """
 
@@ -160,6 +161,7 @@ class Case:
     batch: int = 1
     seq: int = 2_048
     vocab_size: int = 50_000
+    parameters_asked: int | None = None
     optimizer: Optimizer = "adamw"
     update: Update = "after"
     execution: Execution = "eager"

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Sequence
 
-from muse_bench.cli.options import BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
+from muse_bench.cli.options import BudgetOptions, ProtocolOptions, RunOptions, ScaleOptions, SizeOptions
 from muse_bench.config import Case, Execution, ModelConfig, Sizes
 from muse_bench.errors import UsageError
 from muse_bench.models.presets import Preset
+from muse_bench.models.shapes import choose_shape
 from muse_bench.models.variants import find_model
-from muse_bench.units import parse_bytes, parse_percent
+from muse_bench.units import parse_bytes, parse_count, parse_percent
 
 SEEDS = 1 << 63
+CHOSEN_SIZES = ("d_model", "layers", "heads")  # by --params
 
 
 def split_models(text: str) -> list[str]:
@@ -27,12 +29,13 @@ def split_models(text: str) -> list[str]:
 
 
 def build_cases(
-    models: Sequence[str], sizes: SizeOptions, protocol: ProtocolOptions, budget: BudgetOptions
+    models: Sequence[str], scale: SizeOptions | ScaleOptions, protocol: ProtocolOptions, budget: BudgetOptions
 ) -> list[Case]:
     """One case a model, all under the same protocol and budget.
 
     Raises: UsageError for an unknown model, and for sizes, choices or a budget that are not right.
     """
+    sizes, parameters = (scale, None) if isinstance(scale, SizeOptions) else _split_scale(scale)
     if not 0 <= protocol.seed < SEEDS:
         raise UsageError(f"--seed {protocol.seed} is not a seed: give a whole number from 0 to below 2^63")
     budget_bytes, headroom = parse_bytes(budget.budget), parse_percent(budget.headroom)
@@ -41,15 +44,18 @@ def build_cases(
         preset = None if ":" in model else find_model(model)
         if preset is None and protocol.mode == "decode":
             raise UsageError(f"'{model}' cannot decode: only presets keep the state that decoding needs")
+        if preset is None and parameters is not None:
+            raise UsageError(f"'{model}' has sizes of its own: --params is for presets; leave it out")
         cases.append(
             Case(
                 model=model,
-                config=None if preset is None else _configure(preset, sizes, protocol),
+                config=None if preset is None else _configure(preset, sizes, protocol, parameters),
                 mode=protocol.mode,
                 dtype=protocol.dtype or (preset.dtype if preset else "fp32"),
                 batch=sizes.batch,
                 seq=sizes.seq,
                 vocab_size=sizes.vocab,
+                parameters_asked=parameters,
                 autocast=protocol.autocast,
                 optimizer=protocol.optimizer or (preset.optimizer if preset else "adamw"),
                 update=preset.update if preset and protocol.mode == "train" else "after",
@@ -81,15 +87,28 @@ def check_timeout(options: RunOptions) -> None:
         raise UsageError(f"--timeout {options.timeout:g} is not a time: give seconds, more than 0")
 
 
-def _configure(preset: Preset, sizes: SizeOptions, protocol: ProtocolOptions) -> ModelConfig:
+def _split_scale(scale: ScaleOptions) -> tuple[SizeOptions, int | None]:
+    """The sizes, those not given as everywhere else, and how many parameters they give way to, if so many are asked."""
+    given = {name: getattr(scale, name) for name in CHOSEN_SIZES if getattr(scale, name) is not None}
+    sizes = SizeOptions(vocab=scale.vocab, seq=scale.seq, batch=scale.batch, **given)
+    if scale.params is None:
+        return sizes, None
+    if given:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"--params {scale.params} chooses d-model, layers and heads: leave it out, or {names}")
+    return sizes, parse_count(scale.params)
+
+
+def _configure(
+    preset: Preset, sizes: SizeOptions, protocol: ProtocolOptions, parameters: int | None = None
+) -> ModelConfig:
     # Decoding goes on behind the prompt, so positions and caches must reach that far.
     reach = sizes.seq + protocol.new_tokens if protocol.mode == "decode" else sizes.seq
-    return preset.configure(
-        Sizes(
-            vocab_size=sizes.vocab,
-            d_model=sizes.d_model,
-            n_layers=sizes.layers,
-            n_heads=sizes.heads,
-            seq_len=reach,
-        )
+    plain = Sizes(
+        vocab_size=sizes.vocab,
+        d_model=sizes.d_model,
+        n_layers=sizes.layers,
+        n_heads=sizes.heads,
+        seq_len=reach,
     )
+    return preset.configure(plain if parameters is None else choose_shape(preset, parameters, plain))

@@ -13,7 +13,7 @@ from muse_bench.cli.options import (
     Models,
     ProtocolOptions,
     RunOptions,
-    SizeOptions,
+    ScaleOptions,
 )
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.record import Record
@@ -21,7 +21,7 @@ from muse_bench.report.table import Comparison
 
 
 def compare(
-    sizes: SizeOptions,
+    scale: ScaleOptions,
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
@@ -38,11 +38,12 @@ def compare(
     Examples:
       muse-bench compare --vocab 50000 --d-model 1024
       muse-bench compare --models tuned,ultra --gpu rtx-3080 --output peaks.md
+      muse-bench compare --params 1.3b --models tuned,muse
       muse-bench compare --mode inference --logits last --batch 4
     """
     names = split_models(models)
     against = choose_baseline(names, baseline)
-    cases = build_cases(names, sizes, protocol, budget)
+    cases = build_cases(names, scale, protocol, budget)
 
     def finish(records: Sequence[Record]) -> tuple[Record, ...]:
         return tuple(judge(record) for record in add_reductions(records, against))

@@ -2,14 +2,14 @@
 
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases
-from muse_bench.cli.options import Backend, BudgetOptions, Model, ProtocolOptions, RunOptions, SizeOptions
+from muse_bench.cli.options import Backend, BudgetOptions, Model, ProtocolOptions, RunOptions, ScaleOptions
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.report.single import single
 
 
 def measure(
     model: Model,
-    sizes: SizeOptions,
+    scale: ScaleOptions,
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
@@ -24,7 +24,7 @@ def measure(
       muse-bench measure ultra --batch 4
       muse-bench measure my_model.py:build --vocab 32000 --dtype bf16 --output ultra.json
     """
-    cases = build_cases([model], sizes, protocol, budget)
+    cases = build_cases([model], scale, protocol, budget)
     return case_status(
         run_cases(cases, backend, options, finish=lambda records: tuple(map(judge, records)), show=single)
     )

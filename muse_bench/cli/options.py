@@ -76,6 +76,44 @@ class SizeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScaleOptions:
+    """The sizes that a preset is scaled to: width, depth and heads, or how many parameters they shall come to."""
+
+    vocab: Vocab = SizeOptions.vocab
+    params: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Parameters, such as 7b: d-model, layers and heads are chosen for each model.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    d_model: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Width of the model.", show_default=str(SizeOptions.d_model), rich_help_panel=MODEL
+        ),
+    ] = None
+    layers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Number of blocks.", show_default=str(SizeOptions.layers), rich_help_panel=MODEL
+        ),
+    ] = None
+    heads: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Attention heads; they divide d-model.",
+            show_default=str(SizeOptions.heads),
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+    seq: Seq = SizeOptions.seq
+    batch: Batch = SizeOptions.batch
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProtocolOptions:
     """What one step is, and how many there are."""
 

@@ -2,22 +2,23 @@
 
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases
-from muse_bench.cli.options import BudgetOptions, Model, ProtocolOptions, RunOptions, SizeOptions
+from muse_bench.cli.options import BudgetOptions, Model, ProtocolOptions, RunOptions, ScaleOptions
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.report.single import single
 
 
 def predict(
-    model: Model, sizes: SizeOptions, protocol: ProtocolOptions, budget: BudgetOptions, options: RunOptions
+    model: Model, scale: ScaleOptions, protocol: ProtocolOptions, budget: BudgetOptions, options: RunOptions
 ) -> int:
     """Predict one model on a named GPU, with no GPU here: the same report as measure.
 
     \b
     Examples:
       muse-bench predict ultra --gpu rtx-3080
+      muse-bench predict muse --params 7b --seq 1024 --gpu rtx-4060
       muse-bench predict my_package.models:build --mode inference --batch 8
     """
-    cases = build_cases([model], sizes, protocol, budget)
+    cases = build_cases([model], scale, protocol, budget)
     return case_status(
         run_cases(cases, "predict", options, finish=lambda records: tuple(map(judge, records)), show=single)
     )

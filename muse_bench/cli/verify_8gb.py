@@ -10,14 +10,14 @@ from muse_bench.cli.options import (
     ProofOptions,
     ProtocolOptions,
     RunOptions,
-    SizeOptions,
+    ScaleOptions,
 )
 from muse_bench.cli.run import run_cases
 from muse_bench.report.fit import Fit
 
 
 def verify_8gb(
-    sizes: SizeOptions,
+    scale: ScaleOptions,
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     proofs: ProofOptions,
@@ -41,6 +41,6 @@ def verify_8gb(
       muse-bench verify-8gb --models tuned --seq 4096 --budget 12GiB
       muse-bench verify-8gb --models ultra --batch 64 --prove --bisect
     """
-    cases = build_cases(split_models(models), sizes, protocol, budget)
+    cases = build_cases(split_models(models), scale, protocol, budget)
     run = run_cases(cases, backend, options, finish=lambda records: tuple(map(judge, records)), show=Fit, proofs=proofs)
     return exit_code(run.records)

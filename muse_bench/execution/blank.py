@@ -3,6 +3,7 @@
 import dataclasses
 
 from muse_bench.config import Case
+from muse_bench.models.parameters import count_parameters
 from muse_bench.record import Provenance, Record
 
 
@@ -29,4 +30,13 @@ def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
         seed=case.seed,
         budget_bytes=case.budget_bytes,
         limit_bytes=case.limit_bytes,
+        notes=() if case.parameters_asked is None else (_chosen(case),),
     )
+
+
+def _chosen(case: Case) -> str:
+    """The sizes that a number of parameters was asked for came to."""
+    config = case.config
+    assert config is not None  # a user's own model has its own sizes
+    shape = f"d_model {config.d_model:,}, {config.n_layers} layers, {config.n_heads} heads"
+    return f"chosen for {case.parameters_asked:,} parameters: {shape}, which has {count_parameters(config):,}"

@@ -42,6 +42,22 @@ def test_every_common_option_reaches_the_case(call, runner):
     assert (made.options["timeout_seconds"], made.options["gpu"]) == (60, "rtx-3080")
 
 
+def test_parameters_choose_the_sizes_of_each_model(call, runner):
+    assert call("compare", "--models", "baseline,muse", "--params", "7b", "--seq", "512") == 0
+    baseline, muse = runner.made[0].cases
+    assert (baseline.config.d_model, baseline.config.n_layers, baseline.config.n_heads) == (4096, 32, 32)
+    assert muse.config.d_model > baseline.config.d_model
+    assert muse.config.n_heads == muse.config.d_model // 128
+    assert [case.parameters_asked for case in (baseline, muse)] == [7 * 10**9] * 2
+
+
+def test_sizes_that_are_not_given_are_those_of_every_command(call, runner):
+    assert call("compare", "--models", "baseline", "--layers", "3") == 0
+    case = runner.made[0].cases[0]
+    assert (case.config.d_model, case.config.n_layers, case.config.n_heads) == (1024, 3, 16)
+    assert case.parameters_asked is None
+
+
 def test_presets_keep_their_own_dtype_optimizer_and_micro_batch(call, runner):
     assert call("compare", "--models", "baseline,tuned,ultimate") == 0
     cases = runner.made[0].cases
