@@ -89,6 +89,9 @@ class Record:
     `device_lower_bytes` and `device_upper_bytes` bound the device's use around a prediction; a measurement has none.
     `smallest_budget_bytes` is the least the device may have for the steps to run still, context included.
     `host_bytes` holds what the case keeps in pinned host memory, by part; it is empty where that is nothing.
+    `to_device_bytes` and `to_host_bytes` cross the link between host and device in a step; for each new token in decode
+    `new_token_to_device_bytes` do. `link_seconds` and `new_token_link_seconds` are the least that takes, and
+    `link_source` says at which rate.
     `update` is when the optimizer runs, after or in backward; `execution` is how steps are launched, eager or graph.
     In decode `prefill_seconds` is the time until the first new token, `new_token_seconds` that of each after it, and
     `tokens_per_second` counts those; `state_per_sequence_bytes` is the cache or recurrent state of one sequence.
@@ -123,6 +126,12 @@ class Record:
     device_lower_bytes: int | None = None
     device_upper_bytes: int | None = None
     host_bytes: dict[str, int] | None = None
+    to_device_bytes: int | None = None
+    to_host_bytes: int | None = None
+    new_token_to_device_bytes: int | None = None
+    link_seconds: float | None = None
+    new_token_link_seconds: float | None = None
+    link_source: str | None = None
     ledger: Ledger | None = None
     context_bytes: int | None = None
     context_source: str | None = None

@@ -31,6 +31,20 @@ def format_mib(count: int | None, *, decimals: int = 1) -> str:
     return "-" if count is None else f"{count / MIB:,.{decimals}f}"
 
 
+def format_count(count: int) -> str:
+    """A number of things as `parse_count` reads it, rounded down to a tenth of its unit.
+
+    >>> format_count(8_190_000_000)
+    '8.1b'
+    """
+    for unit, size in reversed(_COUNTS.items()):
+        if count >= size:
+            return (
+                f"{count // size}{unit}" if size == 1 or count >= 100 * size else f"{count * 10 // size / 10:g}{unit}"
+            )
+    return str(count)
+
+
 def parse_bytes(text: str) -> int:
     """Text such as '8GiB', '512 MiB' or '8589934592' as bytes.
 

@@ -21,6 +21,7 @@ from muse_bench.layers.quantised import quantise_linears
 from muse_bench.models.external import build_external
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.optim import build_optimizer
+from muse_bench.streaming.traffic import Traffic, counted
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Run = Callable[["Workload"], None]
@@ -32,7 +33,9 @@ class Workload:
     them, and the optimizer's state.
 
     `ids` and `targets`: (batch, seq) int64 on the device. `tokens_per_step` counts tokens read, or generated.
-    `state_per_sequence_bytes` is what decoding keeps of each sequence, known from the first step on.
+    `state_per_sequence_bytes` is what decoding keeps of each sequence, known from the first step on. `traffic` is what
+    crossed the link between host and device in the last step, `new_token_bytes` what went to the device for each token
+    after the first; of a user's own model neither is known.
     """
 
     case: Case
@@ -43,12 +46,20 @@ class Workload:
     tokens_per_step: int
     _run: Run = field(repr=False)
     state_per_sequence_bytes: int | None = None
+    traffic: Traffic | None = None
+    new_token_bytes: int | None = None
     _updates: bool = field(default=False, repr=False)
     _graphed: GraphedStep | None = field(default=None, repr=False)
 
     def step(self) -> None:
         """One step of the case's mode; on CUDA a captured one, where the case asks for it."""
         self.arm()
+        with counted() as crossed:
+            self._launch()
+        if isinstance(self.model, LanguageModel) and (crossed or self.traffic is None):
+            self.traffic = crossed  # a replayed graph counts nothing
+
+    def _launch(self) -> None:
         if self.case.execution == "eager" or not self.ids.is_cuda:
             self._run(self)
             return
@@ -162,8 +173,11 @@ def _decode(work: Workload) -> None:
     """Greedy generation: the prompt gives the first new token, then each gives the next."""
     assert isinstance(work.model, LanguageModel)
     ids, states = _read_prompt(work)
-    for start in range(work.case.seq, work.case.seq + work.case.new_tokens - 1):
-        ids = work.model.decode_step(ids, states, start).argmax(-1)
+    others = range(work.case.seq, work.case.seq + work.case.new_tokens - 1)
+    with counted() as crossed:
+        for start in others:
+            ids = work.model.decode_step(ids, states, start).argmax(-1)
+    work.new_token_bytes = crossed.to_device_bytes // len(others) if others else None
 
 
 def _read_prompt(work: Workload) -> tuple[Tensor, list[State]]:

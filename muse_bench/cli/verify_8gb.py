@@ -1,9 +1,16 @@
 """`muse-bench verify-8gb`: does it fit?"""
 
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from muse_bench.analysis.host_fit import HostBudget
 from muse_bench.analysis.verdict import exit_code, judge
 from muse_bench.cli.cases import build_cases, split_models
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
+    RUNNING,
     Backend,
     BudgetOptions,
     Models,
@@ -13,7 +20,10 @@ from muse_bench.cli.options import (
     ScaleOptions,
 )
 from muse_bench.cli.run import run_cases
+from muse_bench.host_memory import machine_bytes
+from muse_bench.record import Record
 from muse_bench.report.fit import Fit
+from muse_bench.units import parse_bytes
 
 
 def verify_8gb(
@@ -23,6 +33,15 @@ def verify_8gb(
     proofs: ProofOptions,
     options: RunOptions,
     models: Models = DEFAULT_MODELS,
+    host_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Host memory that must do, of which a prediction may need more: then a FAIL.",
+            show_default="this machine's, which is noted only",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     backend: Backend = "auto",
 ) -> int:
     """Verify that models fit a budget, 8 GiB with 10 % to spare unless told: PASS, FAIL or INCONCLUSIVE.
@@ -31,6 +50,8 @@ def verify_8gb(
     CUDA context. A prediction passes only when its upper bound fits, and fails
     only when its lower bound does not. With --prove a run whose allocator may
     take no more than the limit less the context decides, whatever else is known.
+    Weights that live in host memory need room there too, and time to cross the
+    link: both are said.
 
     Exits with 0 when all pass, 1 when one fails, 3 when one is
     inconclusive, 4 when one crashed.
@@ -40,7 +61,21 @@ def verify_8gb(
       muse-bench verify-8gb
       muse-bench verify-8gb --models tuned --seq 4096 --budget 12GiB
       muse-bench verify-8gb --models ultra --batch 64 --prove --bisect
+      muse-bench verify-8gb --models muse --params 7b --seq 1024 --host-memory 32GiB
     """
     cases = build_cases(split_models(models), scale, protocol, budget)
-    run = run_cases(cases, backend, options, finish=lambda records: tuple(map(judge, records)), show=Fit, proofs=proofs)
-    return exit_code(run.records)
+    host = _host_budget(host_memory)
+
+    def finish(records: Sequence[Record]) -> tuple[Record, ...]:
+        judged = map(judge, records)
+        return tuple(judged if host is None else map(host.judge, judged))
+
+    return exit_code(run_cases(cases, backend, options, finish=finish, show=Fit, proofs=proofs).records)
+
+
+def _host_budget(given: str | None) -> HostBudget | None:
+    """What was given, else this machine's memory, if that is known."""
+    if given is not None:
+        return HostBudget(parse_bytes(given), asked=True)
+    size = machine_bytes()
+    return None if size is None else HostBudget(size, asked=False)

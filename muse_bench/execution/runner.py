@@ -24,7 +24,7 @@ from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
 from muse_bench.measure.nvml import DeviceView, NvmlSampler, driver_version
-from muse_bench.predict.gpus import find_gpu
+from muse_bench.predict.gpus import Gpu, find_gpu
 from muse_bench.record import Environment, Ledger, ModuleRow, Record, TimelinePoint
 from muse_bench.units import format_bytes
 
@@ -161,6 +161,7 @@ class Runner:
             cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],
             peak_reserved_bytes=peak_reserved,
             host_bytes=values["host_bytes"],
+            **_link(values, self._gpu),
             context_bytes=values["context_bytes"],
             context_source=self._gpu.context_source,
             smallest_budget_bytes=values.get("smallest_budget_bytes"),
@@ -280,6 +281,21 @@ def _explained(record: Record, values: dict[str, Any]) -> Record:
             TimelinePoint(phase=point["phase"], ledger=Ledger(**point["ledger"])) for point in values["timeline"]
         ),
     )
+
+
+def _link(values: dict[str, Any], gpu: Gpu) -> dict[str, Any]:
+    """What crosses the link between host and device, and the least that takes; no time where nothing does."""
+    inward, outward = values.get("to_device_bytes"), values.get("to_host_bytes")
+    each = values.get("new_token_to_device_bytes")
+    crosses = bool(inward or outward)
+    return {
+        "to_device_bytes": inward,
+        "to_host_bytes": outward,
+        "new_token_to_device_bytes": each,
+        "link_seconds": gpu.link_seconds(inward or 0, outward or 0) if crosses else None,
+        "new_token_link_seconds": gpu.link_seconds(each, 0) if each else None,
+        "link_source": gpu.host_link_source if crosses else None,
+    }
 
 
 def _with_device(record: Record, view: DeviceView) -> Record:

@@ -108,6 +108,9 @@ def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
     figures = {
         "parameters": work.parameters,
         "host_bytes": work.host_bytes(),
+        "to_device_bytes": None if work.traffic is None else work.traffic.to_device_bytes,
+        "to_host_bytes": None if work.traffic is None else work.traffic.to_host_bytes,
+        "new_token_to_device_bytes": work.new_token_bytes,
         "state_per_sequence_bytes": work.state_per_sequence_bytes,
         "context_bytes": context,
         "smallest_budget_bytes": smallest,

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 
 from muse_bench import scopes
+from muse_bench.streaming import traffic
 from muse_bench.streaming.memory import HostMemory
 from muse_kernels.chunks import slices
 
@@ -43,6 +44,7 @@ class HostStore:
         """Copies x to the place of this index; returns the ticket that `get` asks for."""
         ticket = self._tickets[index] = self._tickets.get(index, 0) + 1
         self._sizes[index] = max(self._sizes.get(index, 0), x.nbytes)
+        traffic.to_host(x.nbytes)
         if x.device.type == "meta":
             return ticket
         if not self._fits(index, x):
@@ -68,6 +70,7 @@ class HostStore:
         if self._tickets[index] != ticket:
             raise RuntimeError("the model ran forward again before this backward: its checkpoints hold one run")
         x = torch.empty_like(like)
+        traffic.to_device(x.nbytes)
         if x.device.type != "meta":
             x.copy_(self._places[index][rows], non_blocking=True)
         return x

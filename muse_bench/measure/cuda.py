@@ -24,6 +24,9 @@ class Peaks:
     peak_allocated_bytes: int
     peak_reserved_bytes: int
     host_bytes: dict[str, int] | None
+    to_device_bytes: int | None
+    to_host_bytes: int | None
+    new_token_to_device_bytes: int | None
     step_time_seconds: float
     tokens_per_second: float | None
     prefill_seconds: float | None
@@ -59,6 +62,9 @@ def measure_peaks(case: Case, say: Callable[[str], None], protocol_over: Callabl
         peak_allocated_bytes=steady if case.warmup_steps else max(cold, steady),
         peak_reserved_bytes=reserved,
         host_bytes=work.host_bytes(),
+        to_device_bytes=None if work.traffic is None else work.traffic.to_device_bytes,
+        to_host_bytes=None if work.traffic is None else work.traffic.to_host_bytes,
+        new_token_to_device_bytes=work.new_token_bytes,
         step_time_seconds=seconds,
         **_speeds(work, seconds),
         state_per_sequence_bytes=work.state_per_sequence_bytes,

@@ -22,6 +22,7 @@ from muse_bench.layers.mixer import Attention, State
 from muse_bench.layers.norm import build_norm
 from muse_bench.layers.recompute import HostStore, recomputed
 from muse_bench.models.block import Block, EncoderBlock, go_through
+from muse_bench.streaming import traffic
 from muse_bench.streaming.memory import HostMemory
 from muse_bench.streaming.page import Page, memory_for
 from muse_bench.streaming.table import HostTable
@@ -213,6 +214,7 @@ class LanguageModel(nn.Module):
         if self._host_table is None:
             return self.head.rows(ids)
         values = self._host_table.values
+        traffic.to_device(ids.numel() * self._table_weight.shape[1] * self._table_weight.element_size())
         if values is None:
             return self._table_weight.new_empty(*ids.shape, self._table_weight.shape[1])
         return host_rows(values, ids)

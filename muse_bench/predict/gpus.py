@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from muse_bench.errors import UsageError
 from muse_bench.units import GIB, KIB, MIB
@@ -24,8 +25,8 @@ class Gpu:
     """One GPU: its memory, its links, and what a process pays before it allocates anything.
 
     `total_bytes` is PyTorch's total_memory where `total_source` says so. `host_link_bytes_per_second` is
-    one direction. `context_bytes` is the CUDA context and the kernels that a PyTorch model loads; what
-    its libraries add is `libraries_bytes`.
+    one direction, while the other may be as busy. `context_bytes` is the CUDA context and the kernels that a PyTorch
+    model loads; what its libraries add is `libraries_bytes`.
     """
 
     name: str
@@ -36,9 +37,21 @@ class Gpu:
     total_source: str
     memory_bandwidth_bytes_per_second: int
     host_link_bytes_per_second: int
+    host_link_source: str
     specification_source: str
     context_bytes: int
     context_source: str
+
+    def link_seconds(self, to_device_bytes: int, to_host_bytes: int) -> float:
+        """The least time in which so much crosses the link to the host: both directions at once."""
+        return max(to_device_bytes, to_host_bytes) / self.host_link_bytes_per_second
+
+
+class Link(NamedTuple):
+    """A link between host and device: its rate in one direction, and where that is from."""
+
+    bytes_per_second: int
+    source: str
 
 
 # The context holds a local-memory pool for every thread the GPU can keep resident (threads of an SM x SMs x
@@ -67,13 +80,13 @@ def estimated_context_bytes(compute_capability: Capability, sm_count: int) -> in
     return _KERNELS_BYTES + sm_count * RESIDENT_THREADS[compute_capability] * _CONTEXT_PER_THREAD_BYTES
 
 
-def _pcie(generation: int, lanes: int) -> int:
-    """Bytes a second of one direction after the 128b/130b line code."""
+def _pcie(generation: int, lanes: int) -> Link:
+    """The theoretical rate after the 128b/130b line code."""
     transfers_per_second = {3: 8, 4: 16, 5: 32}[generation] * 10**9
-    return lanes * transfers_per_second * 128 // (130 * 8)
+    return Link(lanes * transfers_per_second * 128 // (130 * 8), f"PCIe {generation}.0 x{lanes}, theoretical")
 
 
-def _gpu(name: str, title: str, capability: Capability, sm_count: int, gigabytes_per_second: float, link: int,
+def _gpu(name: str, title: str, capability: Capability, sm_count: int, gigabytes_per_second: float, link: Link,
          gibibytes: int, logged_mib: int | None = None) -> Gpu:  # fmt: skip
     """A row whose context is estimated."""
     return Gpu(
@@ -84,7 +97,8 @@ def _gpu(name: str, title: str, capability: Capability, sm_count: int, gigabytes
         total_bytes=gibibytes * GIB if logged_mib is None else logged_mib * MIB,
         total_source=_NOMINAL if logged_mib is None else _LOGGED,
         memory_bandwidth_bytes_per_second=round(gigabytes_per_second * 10**9),
-        host_link_bytes_per_second=link,
+        host_link_bytes_per_second=link.bytes_per_second,
+        host_link_source=link.source,
         specification_source=_LAPTOP if "laptop" in name else _SPECIFICATION,
         context_bytes=estimated_context_bytes(capability, sm_count),
         context_source=_ESTIMATED_CONTEXT,
@@ -92,7 +106,8 @@ def _gpu(name: str, title: str, capability: Capability, sm_count: int, gigabytes
 
 
 _P3X16, _P4X8, _P4X16, _P5X8, _P5X16 = _pcie(3, 16), _pcie(4, 8), _pcie(4, 16), _pcie(5, 8), _pcie(5, 16)
-_NVLINK_C2C = 450 * 10**9
+_NVLINK_C2C = Link(450 * 10**9, "NVLink-C2C, theoretical")
+_H200_LINK = Link(52 * 10**9, "measured from pinned memory on PCIe 5.0 x16")
 
 _H200 = Gpu(
     name="h200",
@@ -102,7 +117,8 @@ _H200 = Gpu(
     total_bytes=143_156 * MIB,
     total_source=_LOGGED + "; nvidia-smi counts 143,771 MiB",
     memory_bandwidth_bytes_per_second=4_800 * 10**9,
-    host_link_bytes_per_second=_P5X16,
+    host_link_bytes_per_second=_H200_LINK.bytes_per_second,
+    host_link_source=_H200_LINK.source,
     specification_source=_SPECIFICATION,
     context_bytes=_H200_CONTEXT_BYTES,
     context_source="measured: NVML process memory less reserved and libraries, in reports/h200",

@@ -31,6 +31,8 @@ def _parts(run: RunFile, record: Record) -> Iterator[RenderableType]:
     if record.host_bytes:
         yield ""
         yield _host_table(record.host_bytes)
+        if record.to_device_bytes is not None and record.to_host_bytes is not None:
+            yield _crossing(record, record.to_device_bytes, record.to_host_bytes)
     if record.modules:
         yield Text("\nWhich modules hold the peak", style="bold")
         yield _module_table(record.modules)
@@ -72,6 +74,16 @@ def _host_table(held: Mapping[str, int]) -> Table:
         drawn.add_section()
         drawn.add_row(Text("all of it", style="bold"), Text(format_mib(sum(held.values())), style="bold"))
     return drawn
+
+
+def _crossing(record: Record, inward: int, outward: int) -> Text:
+    """What a step moves to the device and back, and the least that takes."""
+    text = Text(f"\n{format_bytes(inward)} to the device and {format_bytes(outward)} back in a step")
+    if record.new_token_to_device_bytes is not None:
+        text.append(f", {format_bytes(record.new_token_to_device_bytes)} to the device for a new token")
+    if least := words.link_text(record):
+        text.append(f":\n{least} ({words.plain(record.link_source or '-')})")
+    return text
 
 
 def _around(record: Record) -> Iterator[tuple[str, int | None]]:

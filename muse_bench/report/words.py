@@ -89,6 +89,15 @@ def execution_text(record: Record) -> str:
     return plain(", ".join(filter(None, (update, execution))))
 
 
+def link_text(record: Record) -> str:
+    """The least time that copies between host and device take; nothing where there are none or it is not known."""
+    if record.link_seconds is None:
+        return ""
+    each = record.new_token_link_seconds
+    token = "" if each is None else f", {duration_text(each)} a new token"
+    return f"at least {duration_text(record.link_seconds)} a step{token} over the host link"
+
+
 def peculiarities(records: Iterable[Record]) -> list[str]:
     """What sets records apart from plain steps with everything on the device, with the models it is about."""
     models: dict[str, dict[str, None]] = {}
@@ -98,6 +107,7 @@ def peculiarities(records: Iterable[Record]) -> list[str]:
             UPDATES["in-backward"] if record.update == "in-backward" else "",
             EXECUTIONS["graph"] if record.execution == "graph" else "",
             f"{' and '.join(on_host)} in host memory" if on_host else "",
+            link_text(record),
         ]
         if any(told):
             models.setdefault(", ".join(filter(None, told)), {})[record.model] = None

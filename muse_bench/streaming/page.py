@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from muse_bench.streaming import traffic
 from muse_bench.streaming.memory import ALIGNMENT, HostMemory
 
 
@@ -25,6 +26,7 @@ class Page:
         self.device = tensors[0].device
         self._blanks = [tensor.new_zeros(()).expand(tensor.shape) for tensor in self.tensors]
         self.host = self._host_memory()
+        traffic.to_host(self.size_bytes)
         if self.host is not None:
             for tensor, value in zip(self.tensors, self.views(self.host), strict=True):
                 value.copy_(tensor.detach())
@@ -64,9 +66,11 @@ class Page:
         place = None if self._gradients is None else self.views(self._gradients)[index][rows]
         if index in self.kept:
             before = torch.empty_like(gradient)
+            traffic.to_device(gradient.nbytes)
             if place is not None:
                 before.copy_(place, non_blocking=True)
             gradient = gradient + before
+        traffic.to_host(gradient.nbytes)
         if place is not None:
             place.copy_(gradient, non_blocking=True)
 
@@ -89,6 +93,7 @@ class Page:
         """The tensors have memory of their own on the device again, with their values."""
         for index, tensor in enumerate(self.tensors):
             value = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.device)
+            traffic.to_device(value.nbytes)
             if self.host is not None:
                 value.copy_(self.values()[index])
             tensor.data = value

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from muse_bench import scopes
+from muse_bench.streaming import traffic
 from muse_bench.streaming.lane import Lane, Moment, now, wait_for
 from muse_bench.streaming.page import Page
 
@@ -76,6 +77,8 @@ class Ring:
         finally:
             page.hide()
             slot.free = now(self._device)
+        if keep:
+            traffic.to_host(page.size_bytes)
         if keep and page.host is not None:
             slot.free = self._outward.copy(page.host, slot.memory[: page.size_bytes], [slot.free])
 
@@ -84,6 +87,7 @@ class Ring:
         slot = next((slot for slot in self._slots if slot.page == index), None)
         if slot is None:
             slot, page = self._slots[0], self.pages[index]
+            traffic.to_device(page.size_bytes)
             if page.host is not None:
                 slot.ready = self._inward.copy(slot.memory[: page.size_bytes], page.host, [slot.free])
             slot.page = index

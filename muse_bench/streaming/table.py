@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from muse_bench import scopes
+from muse_bench.streaming import traffic
 from muse_bench.streaming.memory import HostMemory
 from muse_bench.streaming.page import Page
 from muse_bench.streaming.ring import WEIGHTS
@@ -64,6 +65,7 @@ class HostTable:
                     memory = torch.empty(max(SLICE_BYTES, row_bytes), dtype=torch.uint8, device=self._table.device)
             for some in slices(count, min(most, len(memory) // row_bytes)):
                 rows = memory[: (some.stop - some.start) * row_bytes].view(self._table.dtype).view(-1, width)
+                traffic.to_device(rows.nbytes)
                 if self.values is not None:
                     rows.copy_(self.values[some], non_blocking=True)
                 yield some, rows
@@ -123,12 +125,15 @@ def _show(page: Page, memory: Tensor | None = None) -> None:
     if memory is None:
         with scopes.scope(WEIGHTS):
             memory = torch.empty(page.size_bytes, dtype=torch.uint8, device=page.device)
+    traffic.to_device(page.size_bytes)
     if page.host is not None:
         memory[: page.size_bytes].copy_(page.host, non_blocking=True)
     page.show(memory)
 
 
 def _hide(page: Page, *, keep: bool) -> None:
+    if keep:
+        traffic.to_host(sum(tensor.nbytes for tensor in page.tensors))
     if keep and page.host is not None:
         for kept, value in zip(page.values(), page.tensors, strict=True):
             kept.copy_(value.detach(), non_blocking=True)

@@ -106,7 +106,7 @@ def test_bytes_are_integers() -> None:
 def test_a_pcie_link_is_the_line_rate_after_its_code() -> None:
     assert find_gpu("rtx-2080-ti").host_link_bytes_per_second == 15_753_846_153  # 8 GT/s x 16, 128 of 130 bits
     assert find_gpu("rtx-4060").host_link_bytes_per_second == 15_753_846_153  # twice the rate, half the lanes
-    assert find_gpu("h200").host_link_bytes_per_second == 63_015_384_615
+    assert find_gpu("h100").host_link_bytes_per_second == 63_015_384_615
 
 
 def test_the_measured_context_is_not_an_estimate_and_the_rule_goes_through_its_two_points() -> None:
