@@ -110,6 +110,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
         once = gram @ x if wide else x @ gram
         twice = gram @ once if wide else once @ gram
         combine_(x, once, twice, NEWTON_SCHULZ)
+        del gram, once, twice  # the next ones can take their memory
     return x
 
 
