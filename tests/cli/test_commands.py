@@ -1,5 +1,6 @@
 """What commands run, show, write and exit with, over invented records."""
 
+import importlib
 import json
 
 import pytest
@@ -214,3 +215,21 @@ def test_records_are_on_disk_after_every_case(call, runner, monkeypatch, tmp_pat
 def test_nothing_but_results_is_printed_off_a_terminal(call, capsys):
     assert call("compare", "--models", "ultra") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_host_memory_that_must_do_fails_what_needs_more(call, runner, capsys):
+    runner.fields = lambda case: {"host_bytes": {"weights": 40 << 30}, "parameters": 20 * 10**9}
+    assert call("verify-8gb", "--models", "muse", "--host-memory", "40GiB") == 0
+    assert "host memory is short" not in capsys.readouterr().out
+    assert call("verify-8gb", "--models", "muse", "--host-memory", "32GiB") == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "host memory is short: 40.00 GiB needed, 32.00 GiB given; about --params 16b would fit" in shown
+    assert call("verify-8gb", "--models", "muse", "--host-memory", "32 GB") == 2
+
+
+def test_this_machines_host_memory_is_noted_and_fails_nothing(call, runner, capsys, monkeypatch):
+    runner.fields = lambda case: {"host_bytes": {"weights": 40 << 30}}
+    command = importlib.import_module("muse_bench.cli.verify_8gb")
+    monkeypatch.setattr(command, "machine_bytes", lambda: 32 << 30)
+    assert call("verify-8gb", "--models", "muse") == 0
+    assert "32.00 GiB in this machine" in " ".join(capsys.readouterr().out.split())

@@ -99,3 +99,14 @@ def test_a_prediction_bisects_the_smallest_budget(muse_bench, tmp_path):
     assert (
         record.peak_allocated_bytes < record.smallest_budget_bytes - record.context_bytes <= record.peak_reserved_bytes
     )
+
+
+def test_a_number_of_parameters_and_weights_in_host_memory_are_in_the_record(muse_bench, tmp_path):
+    process = muse_bench("predict", "muse", "--params", "2m", "--vocab", "500", "--seq", "32", "-o", "a.json")
+    assert (process.returncode, process.stderr) == (0, "")
+    (record,) = read_run_file(tmp_path / "a.json").records
+    assert 2_000_000 <= record.parameters < 2_500_000
+    assert f"which has {record.parameters:,}" in record.notes[0]
+    assert record.to_device_bytes > record.to_host_bytes > record.host_bytes["weights"]
+    assert record.link_seconds == record.to_device_bytes / 15_753_846_153
+    assert "over the host link (PCIe 4.0 x8, theoretical)" in process.stdout

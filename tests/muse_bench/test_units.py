@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muse_bench.errors import UsageError
-from muse_bench.units import GIB, KIB, MIB, format_bytes, format_mib, parse_bytes, parse_count, parse_percent
+from muse_bench.units import (
+    GIB,
+    KIB,
+    MIB,
+    format_bytes,
+    format_count,
+    format_mib,
+    parse_bytes,
+    parse_count,
+    parse_percent,
+)
 
 LARGEST = (1 << 63) - 1  # what a record can hold
 
@@ -120,3 +130,19 @@ def test_text_becomes_a_count(text, count):
 def test_what_is_no_count_is_refused_by_name(text):
     with pytest.raises(UsageError, match="is not a count"):
         parse_count(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1k"),
+        (8_190_000_000, "8.1b"),
+        (44_799_999_999, "44.7b"),
+        (199_999_999_999, "199b"),
+    ],
+)
+def test_a_count_is_rounded_down_and_reads_again(count, text):
+    assert format_count(count) == text
+    assert count == 0 or parse_count(text) <= count

@@ -107,6 +107,13 @@ def test_a_pcie_link_is_the_line_rate_after_its_code() -> None:
     assert find_gpu("rtx-2080-ti").host_link_bytes_per_second == 15_753_846_153  # 8 GT/s x 16, 128 of 130 bits
     assert find_gpu("rtx-4060").host_link_bytes_per_second == 15_753_846_153  # twice the rate, half the lanes
     assert find_gpu("h100").host_link_bytes_per_second == 63_015_384_615
+    assert find_gpu("rtx-4060").host_link_source == "PCIe 4.0 x8, theoretical"
+
+
+def test_the_busier_direction_of_the_link_counts() -> None:
+    gpu = find_gpu("h200")
+    assert gpu.host_link_source.startswith("measured")
+    assert gpu.link_seconds(104 * 10**9, 52 * 10**9) == gpu.link_seconds(0, 104 * 10**9) == 2.0
 
 
 def test_the_measured_context_is_not_an_estimate_and_the_rule_goes_through_its_two_points() -> None:

@@ -36,6 +36,31 @@ def test_host_memory_is_listed_by_part(run, draw):
     assert "host memory" not in draw(single(_alone(run, 0, host_bytes={})), 80)
 
 
+LINK = {
+    "host_bytes": {"weights": 20 << 30},
+    "to_device_bytes": 40 << 30,
+    "to_host_bytes": 20 << 30,
+    "link_seconds": 2.5,
+    "link_source": "PCIe 4.0 x8, theoretical",
+}
+
+
+def test_what_crosses_the_link_is_shown_with_the_time_that_it_takes_at_least(run, draw):
+    text = draw(single(_alone(run, 0, **LINK)), 120)
+    assert "40.00 GiB to the device and 20.00 GiB back in a step:\n" in text
+    assert "\nat least 2,500.0 ms a step over the host link (PCIe 4.0 x8, theoretical)\n" in text
+    token = {"new_token_to_device_bytes": 20 << 30, "new_token_link_seconds": 1.25}
+    text = draw(single(_alone(run, 0, **LINK, **token)), 120)
+    assert "in a step, 20.00 GiB to the device for a new token:\n" in text
+    assert "at least 2,500.0 ms a step, 1,250.0 ms a new token over the host link" in text
+
+
+def test_a_record_that_does_not_say_what_crosses_shows_no_line_of_it(run, draw):
+    text = draw(single(_alone(run, 0, host_bytes={"weights": 1 << 30})), 120)
+    assert "host link" not in text
+    assert "to the device" not in text
+
+
 @pytest.mark.parametrize(
     ("update", "execution", "line"),
     [

@@ -33,3 +33,12 @@ def test_a_note_about_every_record_is_said_once_and_others_name_theirs(make_reco
         make_record("ultra", verdict="PASS", notes=("all", "verdict: PASS: fits")),
     ]
     assert words.notes(records) == ["all", "baseline: mine"]
+
+
+def test_only_models_that_cross_the_link_have_its_time_beside_them(make_record):
+    """In comparisons and verdicts, whatever columns there is room for."""
+    crossing = make_record("muse", host_bytes={"weights": 1 << 30}, link_seconds=0.4)
+    none = make_record("ultra", to_device_bytes=0, to_host_bytes=0)
+    assert words.peculiarities([none, crossing]) == [
+        "muse: weights in host memory, at least 400.0 ms a step over the host link"
+    ]
