@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from muse_bench.config import Case, Sizes
+from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
 from muse_bench.streaming.lane import Lane
 from muse_bench.streaming.ring import Ring
@@ -35,7 +36,8 @@ def trained(weights: str, execution: str, device: torch.device) -> Workload:
     work = build_workload(case, device)
     for _ in range(STEPS):
         work.step()
-    torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return work
 
 
@@ -49,6 +51,25 @@ def same(ours: Workload, theirs: Workload) -> None:
 def test_streamed_training_is_the_resident_one_to_the_bit(execution: str) -> None:
     device = torch.device("cuda")
     same(trained("host", execution, device), trained("device", "eager", device))
+
+
+@pytest.mark.parametrize("execution", ["eager", "graph"])
+def test_what_crosses_the_link_is_what_meta_counts(execution: str) -> None:
+    """Also once the step is a graph, which counts nothing when it is replayed."""
+    found, expected = (trained("host", execution, torch.device(kind)).traffic for kind in ("cuda", "meta"))
+    assert found is not None
+    assert expected is not None
+    assert found.to_host_bytes > 0
+    assert (found.to_device_bytes, found.to_host_bytes) == (expected.to_device_bytes, expected.to_host_bytes)
+
+
+def test_a_model_is_never_whole_on_the_device_while_it_is_built() -> None:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with torch.device("cuda"):
+        model = LanguageModel(PRESET.configure(dataclasses.replace(SIZES, d_model=512, n_layers=24)))
+    assert torch.cuda.max_memory_allocated() - before < model.host_bytes()["weights"] / 4
 
 
 @pytest.mark.parametrize("seed", range(3))
