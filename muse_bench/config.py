@@ -151,7 +151,8 @@ class Case:
 
     `config` is None for a model that comes from a user's factory; `model` then names the factory. `parameters_asked` is
     the number of parameters that its sizes were chosen for, where they were.
-    `gpu` names the card to predict for, and is None when the case is measured.
+    `gpu` names the card to predict for, and is None when the case is measured. `host_memory_bytes` is how much host
+    memory the user says there is.
     """
 
     model: str
@@ -176,6 +177,7 @@ class Case:
     gpu: str | None = None
     budget_bytes: int = 8 << 30
     headroom: float = 0.1
+    host_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _require_choices(self)

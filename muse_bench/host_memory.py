@@ -1,28 +1,68 @@
-"""How much memory this machine, or the container that this runs in, has. Imports nothing heavy."""
+"""How much host memory can still be had: what the kernel calls available, within the limits of control groups.
 
-import os
-from pathlib import Path
+A virtual machine may be given more as it uses more: its kernel knows only of what it has. Imports nothing heavy.
+"""
 
-# Of cgroups v2 and v1; without a limit there is no file, the word max, or more than the machine has.
-LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
+from muse_bench.units import KIB
 
-def machine_bytes() -> int | None:
-    """The machine's memory or the container's limit, whichever is less; None where neither is told."""
-    found = [size for size in (_physical_bytes(), *map(_limit_bytes, LIMITS)) if size is not None]
-    return min(found, default=None)
-
-
-def _physical_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return None
+PROC = Path("/proc")
+GROUPS = Path("/sys/fs/cgroup")
+# Of the second and of the first version: the limit, what is used, and what of that is a cache which gives way.
+FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
-def _limit_bytes(path: Path) -> int | None:
-    try:
-        text = path.read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdecimal() else None
+def available_bytes(proc: Path = PROC, groups: Path = GROUPS) -> int | None:
+    """What new memory may take without swapping or being killed, in bytes; None where no file says so."""
+    found = [*_machine(proc), *_limits(proc, groups)]
+    return max(0, min(found)) if found else None
+
+
+def _machine(proc: Path) -> Iterator[int]:
+    for line in _lines(proc / "meminfo"):
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * KIB
+
+
+def _limits(proc: Path, groups: Path) -> Iterator[int]:
+    """What is left in each group that this process belongs to, up to the root; a container sees some of them only."""
+    for line in _lines(proc / "self" / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        root = groups / "memory" if controllers else groups
+        inside = PurePosixPath(path).relative_to("/")
+        for group in (inside, *inside.parents):
+            yield from _left(root / group)
+
+
+def _left(group: Path) -> Iterator[int]:
+    for limit, used, cache in FILES:
+        most = _number(group / limit)
+        taken = _number(group / used)
+        if most is not None and taken is not None:
+            yield most - taken + _stat(group, cache)
+
+
+def _number(path: Path) -> int | None:
+    """What the file says; None for no such file, or no limit."""
+    text = next(iter(_lines(path)), "max")
+    return None if text == "max" else int(text)
+
+
+def _stat(group: Path, name: str) -> int:
+    words = (line.split() for line in _lines(group / "memory.stat"))
+    return next((int(value) for key, value in words if key == name), 0)
+
+
+def _lines(path: Path) -> list[str]:
+    """Those of a file; none where there is no such file, as on other systems."""
+    with contextlib.suppress(OSError):
+        return path.read_text(encoding="utf-8").splitlines()
+    return []

@@ -124,7 +124,7 @@ def _build_model(case: Case, device: torch.device) -> nn.Module:
     with device, _default_dtype(DTYPES[case.dtype]):
         if case.config is None:
             return build_external(case.model).to(device=device, dtype=DTYPES[case.dtype])
-        model: nn.Module = LanguageModel(case.config)
+        model: nn.Module = LanguageModel(case.config, case.host_memory_bytes)
     if case.config.int8_inference and case.mode not in TRAINING_MODES:
         model = quantise_linears(model)
     return model

@@ -31,7 +31,7 @@ class HostBudget:
         return dataclasses.replace(record, verdict="FAIL", notes=(*notes, note, f"{VERDICT} FAIL: {note}"))
 
     def _whose(self) -> str:
-        return "given" if self.asked else "in this machine"
+        return "given" if self.asked else "available in this machine"
 
     def _room(self, record: Record) -> str:
         """The parameters of a model that would fit: host memory grows in proportion to them."""

@@ -39,6 +39,7 @@ def build_cases(
     if not 0 <= protocol.seed < SEEDS:
         raise UsageError(f"--seed {protocol.seed} is not a seed: give a whole number from 0 to below 2^63")
     budget_bytes, headroom = parse_bytes(budget.budget), parse_percent(budget.headroom)
+    host_memory = None if budget.host_memory is None else parse_bytes(budget.host_memory)
     cases = []
     for model in models:
         preset = None if ":" in model else find_model(model)
@@ -71,6 +72,7 @@ def build_cases(
                 seed=protocol.seed,
                 budget_bytes=budget_bytes,
                 headroom=headroom,
+                host_memory_bytes=host_memory,
             )
         )
     return cases

@@ -173,7 +173,7 @@ class ProtocolOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetOptions:
-    """What the whole device may use for a PASS."""
+    """What the whole device may use for a PASS, and the host beside it."""
 
     budget: Annotated[
         str, typer.Option(metavar="SIZE", help="Memory of the card that must do.", rich_help_panel=RUNNING)
@@ -181,6 +181,15 @@ class BudgetOptions:
     headroom: Annotated[
         str, typer.Option(metavar="SHARE", help="Share of the budget to leave free.", rich_help_panel=RUNNING)
     ] = "10%"
+    host_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Host memory that there is: a prediction that needs more is a FAIL, a run is refused.",
+            show_default="what this machine has available",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

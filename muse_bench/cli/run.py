@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 
 from rich.console import RenderableType
 
+from muse_bench.analysis.host_fit import HostBudget
 from muse_bench.cli import console
 from muse_bench.cli.cases import check_timeout
 from muse_bench.cli.options import ProofOptions, RunOptions
@@ -47,7 +48,7 @@ def run_cases(
         raise UsageError("--prove runs the case on a CUDA GPU: leave out --gpu and --backend predict, or --prove")
     check_timeout(options)
     return keep_runs(
-        _runs(cases, backend, options, proofs, finish),
+        _runs(cases, backend, options, proofs, _within_host_memory(finish, cases[0].host_memory_bytes)),
         Outputs(options.output or (), formats().values() if written is None else written),
         show,
         total=len(cases),
@@ -90,6 +91,14 @@ def case_status(run: RunFile) -> ExitCode:
     """4 when a case ran out of memory or crashed, else 0."""
     failed = any(record.status in ("oom", "crashed") for record in run.records)
     return ExitCode.CASE_FAILED if failed else ExitCode.OK
+
+
+def _within_host_memory(finish: Finish, size_bytes: int | None) -> Finish:
+    """Records that need more host memory than was given fail."""
+    if size_bytes is None:
+        return finish
+    given = HostBudget(size_bytes, asked=True)
+    return lambda records: tuple(map(given.judge, finish(records)))
 
 
 def _check_gpu(backend: Backend, gpu: str | None) -> None:

@@ -1,16 +1,12 @@
 """`muse-bench verify-8gb`: does it fit?"""
 
 from collections.abc import Sequence
-from typing import Annotated
-
-import typer
 
 from muse_bench.analysis.host_fit import HostBudget
 from muse_bench.analysis.verdict import exit_code, judge
 from muse_bench.cli.cases import build_cases, split_models
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
-    RUNNING,
     Backend,
     BudgetOptions,
     Models,
@@ -20,10 +16,9 @@ from muse_bench.cli.options import (
     ScaleOptions,
 )
 from muse_bench.cli.run import run_cases
-from muse_bench.host_memory import machine_bytes
+from muse_bench.host_memory import available_bytes
 from muse_bench.record import Record
 from muse_bench.report.fit import Fit
-from muse_bench.units import parse_bytes
 
 
 def verify_8gb(
@@ -33,15 +28,6 @@ def verify_8gb(
     proofs: ProofOptions,
     options: RunOptions,
     models: Models = DEFAULT_MODELS,
-    host_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Host memory that must do, of which a prediction may need more: then a FAIL.",
-            show_default="this machine's, which is noted only",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
     backend: Backend = "auto",
 ) -> int:
     """Verify that models fit a budget, 8 GiB with 10 % to spare unless told: PASS, FAIL or INCONCLUSIVE.
@@ -64,18 +50,11 @@ def verify_8gb(
       muse-bench verify-8gb --models muse --params 7b --seq 1024 --host-memory 32GiB
     """
     cases = build_cases(split_models(models), scale, protocol, budget)
-    host = _host_budget(host_memory)
+    here = None if budget.host_memory is not None else available_bytes()
+    host = None if here is None else HostBudget(here, asked=False)
 
     def finish(records: Sequence[Record]) -> tuple[Record, ...]:
         judged = map(judge, records)
         return tuple(judged if host is None else map(host.judge, judged))
 
     return exit_code(run_cases(cases, backend, options, finish=finish, show=Fit, proofs=proofs).records)
-
-
-def _host_budget(given: str | None) -> HostBudget | None:
-    """What was given, else this machine's memory, if that is known."""
-    if given is not None:
-        return HostBudget(parse_bytes(given), asked=True)
-    size = machine_bytes()
-    return None if size is None else HostBudget(size, asked=False)

@@ -35,11 +35,14 @@ PREFILL_CHUNKS = 4  # that a block reads before the next: weights in host memory
 
 
 class LanguageModel(nn.Module):
-    """Token ids (batch, seq) to logits (batch, seq, vocab_size), or straight to the loss."""
+    """Token ids (batch, seq) to logits (batch, seq, vocab_size), or straight to the loss.
 
-    def __init__(self, config: ModelConfig) -> None:
+    `host_memory_bytes` is what weights in host memory, with what goes with them, may take; else what the kernel has.
+    """
+
+    def __init__(self, config: ModelConfig, host_memory_bytes: int | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self._host_memory_bytes = config, host_memory_bytes
         self.embedding = build_embedding(config)
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_seq_len, config.d_model) if learned else None
@@ -296,7 +299,8 @@ class LanguageModel(nn.Module):
     def _memory_for(self, blocks: Iterable[nn.Module]) -> HostMemory | None:
         """Host memory with a place for the weights of these blocks and the table."""
         halves = itertools.chain.from_iterable(map(_halves, blocks))
-        return memory_for(itertools.chain(halves, [[self._table_weight]]), self._table_weight.device)
+        pages = itertools.chain(halves, [[self._table_weight]])
+        return memory_for(pages, self._table_weight.device, self._host_memory_bytes)
 
     def _take_turns(self, pages: Sequence[Page], memory: HostMemory | None) -> None:
         self._weights = HostWeights(pages, memory)

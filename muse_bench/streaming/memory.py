@@ -6,6 +6,7 @@ import itertools
 import mmap
 import os
 import shutil
+import sys
 import tempfile
 import weakref
 from collections import defaultdict
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from muse_bench.errors import HostMemoryShort
-from muse_bench.streaming.available import available_bytes
+from muse_bench.host_memory import available_bytes
 from muse_bench.streaming.registration import NotRegistered, Registration
 from muse_bench.units import GIB, format_bytes
 
@@ -26,6 +27,8 @@ ALIGNMENT = 512  # bytes, as the allocator has it
 # Tables of the kernel, of the driver and of the GPU for each page of the system, of 8 bytes an entry.
 TABLES_BYTES_PER_PAGE = 4 * 8
 LEFT_BYTES = GIB  # to the rest of the machine, or as much as is asked for where that is less
+# MAP_NORESERVE, which Python names from 3.13 on: else the kernel refuses more than the memory that it knows of.
+NOT_COUNTED = 0x4000 if sys.platform == "linux" else 0
 
 Buffer = ctypes.Array[ctypes.c_char]
 Progress = Callable[[int, int], None]  # bytes that are ready, bytes in all
@@ -71,11 +74,19 @@ class HostMemory:
 
     With a folder, blocks lie in a file there which has no name and goes with them. They are not registered: that would
     hold all of it in memory. Copies then pass through memory of the driver, slower, and no graph can hold them.
+    With `total_bytes`, all blocks together may take that much, whatever the kernel says: it may know of less.
     On a machine with several memory nodes a page lies near the thread that first touches it, so near those of torch.
     """
 
-    def __init__(self, device: torch.device, *, folder: Path | None = None, piece_bytes: int = GIB) -> None:
-        self._device, self._folder, self._piece_bytes = device, folder, piece_bytes
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        folder: Path | None = None,
+        total_bytes: int | None = None,
+        piece_bytes: int = GIB,
+    ) -> None:
+        self._device, self._folder, self._total_bytes, self._piece_bytes = device, folder, total_bytes, piece_bytes
         self._free: dict[int, list[Tensor]] = defaultdict(list)
         self._mapped: list[tuple[weakref.finalize[[], Buffer], int]] = []
 
@@ -107,7 +118,7 @@ class HostMemory:
             del buffer  # which the error's traceback would keep
             if isinstance(error, NotRegistered):
                 found = f"CUDA registered {format_bytes(start)}, then refused: {error}"
-                raise short(layout.size_bytes, available_bytes(), start, found) from None
+                raise short(layout.size_bytes, self._available(), start, found) from None
             raise
         self._mapped = [(other, size) for other, size in self._mapped if other.alive]
         self._mapped.append((finalizer, layout.size_bytes))
@@ -139,21 +150,37 @@ class HostMemory:
 
     def _check(self, needed: int) -> None:
         """Before the kernel finds out by ending a process."""
-        available = available_bytes() if self._folder is None else shutil.disk_usage(self._folder).free
+        available = self._available()
         if available is None:
             return
+        fitting = available if self._given else self._leaving_room(available, needed)
+        if needed > fitting:
+            found = f"{format_bytes(available)} {'left of what was given' if self._given else 'available'}"
+            raise short(needed, available, fitting, found)
+
+    def _leaving_room(self, available: int, needed: int) -> int:
+        """What of it blocks may take."""
         margin = min(LEFT_BYTES, needed) if self._folder is None else 0
         tables = TABLES_BYTES_PER_PAGE if self._registers else 0
-        fitting = max(0, (available - margin) * mmap.PAGESIZE // (mmap.PAGESIZE + tables))
-        if needed > fitting:
-            raise short(needed, available, fitting, f"{format_bytes(available)} available")
+        return max(0, (available - margin) * mmap.PAGESIZE // (mmap.PAGESIZE + tables))
+
+    @property
+    def _given(self) -> bool:
+        return self._folder is None and self._total_bytes is not None
+
+    def _available(self) -> int | None:
+        if self._folder is not None:
+            return shutil.disk_usage(self._folder).free
+        return available_bytes() if self._total_bytes is None else max(0, self._total_bytes - self.size_bytes)
 
     def _map(self, size_bytes: int) -> Buffer:
         try:
-            mapping = _anonymous(size_bytes) if self._folder is None else _in_file(size_bytes, self._folder)
+            if self._folder is None:
+                mapping = _anonymous(size_bytes, NOT_COUNTED if self._given else 0)
+            else:
+                mapping = _in_file(size_bytes, self._folder)
         except OSError as error:
-            available = available_bytes()
-            raise short(size_bytes, available, None, f"the system refused: {error.strerror}") from None
+            raise short(size_bytes, self._available(), None, f"the system refused: {error.strerror}") from None
         return (ctypes.c_char * size_bytes).from_buffer(mapping)
 
 
@@ -162,7 +189,7 @@ def short(needed: int, available: int | None, fitting: int | None, found: str) -
     room = "" if fitting is None else f", and {format_bytes(fitting)} would fit"
     return HostMemoryShort(
         f"host memory is short: {format_bytes(needed)} needed, {found}{room}: "
-        "choose a smaller model or fewer bits a weight, or free memory",
+        "choose a smaller model or fewer bits a weight, free memory, or say with --host-memory how much there is",
         needed_bytes=needed,
         available_bytes=available,
         fitting_bytes=fitting,
@@ -178,8 +205,8 @@ def _block(buffer: Buffer, start: int, size_bytes: int) -> Tensor:
     return torch.frombuffer(buffer, dtype=torch.uint8, offset=start, count=size_bytes)
 
 
-def _anonymous(size_bytes: int) -> mmap.mmap:
-    mapping = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def _anonymous(size_bytes: int, flags: int) -> mmap.mmap:
+    mapping = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | flags)
     with contextlib.suppress(AttributeError, OSError):  # a kernel without huge pages
         mapping.madvise(mmap.MADV_HUGEPAGE)
     return mapping

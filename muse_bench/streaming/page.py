@@ -129,10 +129,15 @@ def page_starts(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     return (0, *itertools.accumulate(sizes))
 
 
-def memory_for(pages: Iterable[Sequence[Tensor]], device: torch.device) -> HostMemory | None:
-    """Memory with a place for each page of such tensors, to the byte; None on `meta`. Raises: HostMemoryShort."""
+def memory_for(
+    pages: Iterable[Sequence[Tensor]], device: torch.device, total_bytes: int | None = None
+) -> HostMemory | None:
+    """Memory with a place for each page of such tensors, to the byte, of that total; None on `meta`.
+
+    Raises: HostMemoryShort.
+    """
     if device.type == "meta":
         return None
-    memory = HostMemory(device)
+    memory = HostMemory(device, total_bytes=total_bytes)
     memory.reserve([page_starts(tensors)[-1] for tensors in pages])
     return memory

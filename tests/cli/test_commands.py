@@ -230,6 +230,13 @@ def test_host_memory_that_must_do_fails_what_needs_more(call, runner, capsys):
 def test_this_machines_host_memory_is_noted_and_fails_nothing(call, runner, capsys, monkeypatch):
     runner.fields = lambda case: {"host_bytes": {"weights": 40 << 30}}
     command = importlib.import_module("muse_bench.cli.verify_8gb")
-    monkeypatch.setattr(command, "machine_bytes", lambda: 32 << 30)
+    monkeypatch.setattr(command, "available_bytes", lambda: 32 << 30)
     assert call("verify-8gb", "--models", "muse") == 0
-    assert "32.00 GiB in this machine" in " ".join(capsys.readouterr().out.split())
+    assert "32.00 GiB available in this machine" in " ".join(capsys.readouterr().out.split())
+
+
+def test_host_memory_reaches_every_case_and_verdict(call, runner, capsys):
+    runner.fields = lambda case: {"host_bytes": {"weights": 40 << 30}, "parameters": 20 * 10**9}
+    assert call("compare", "--models", "baseline,muse", "--host-memory", "32GiB") == 0
+    assert [case.host_memory_bytes for case in runner.made[0].cases] == [32 << 30] * 2
+    assert "FAIL" in capsys.readouterr().out

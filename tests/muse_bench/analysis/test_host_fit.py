@@ -12,7 +12,7 @@ NEEDS = {"parameters": 8 * 10**9, "host_bytes": {"weights": 16 * GIB, "optimizer
 def test_a_machine_that_is_short_is_noted_and_decides_nothing(make_record):
     found = HostBudget(8 * GIB, asked=False).judge(judge(make_record("muse", **NEEDS)))
     assert found.verdict == "PASS"
-    said = "host memory is short: 32.00 GiB needed, 8,192.0 MiB in this machine; about --params 2b would fit"
+    said = "host memory is short: 32.00 GiB needed, 8,192.0 MiB available in this machine; about --params 2b would fit"
     assert said in found.notes
 
 

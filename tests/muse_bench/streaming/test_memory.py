@@ -167,6 +167,24 @@ def test_what_would_fit_does_fit(cudart: Any, monkeypatch: pytest.MonkeyPatch) -
         HostMemory(CUDA)._check(fitting + 1)
 
 
+def test_what_was_given_counts_in_place_of_what_the_kernel_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual machine that grows has more; and what is mapped by now is no longer left."""
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
+    host = HostMemory(CPU, total_bytes=3 * PAGE)
+    block = host.take(2 * PAGE)
+    with pytest.raises(HostMemoryShort, match="left of what was given") as caught:
+        host.take(2 * PAGE)
+    assert (caught.value.available_bytes, caught.value.fitting_bytes) == (PAGE, PAGE)
+    assert "--host-memory" in str(caught.value)
+    del block
+    assert len(host.take(3 * PAGE)) == 3 * PAGE
+
+
+def test_what_was_given_may_be_more_than_the_kernel_knows_of() -> None:
+    """It refuses a mapping of more than all of its memory, unless that is not counted."""
+    assert memory._anonymous(1 << 46, memory.NOT_COUNTED)
+
+
 def test_a_kernel_that_refuses_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: None)
     with pytest.raises(HostMemoryShort, match=r"65,536\.00 GiB needed, the system refused: Cannot allocate memory"):

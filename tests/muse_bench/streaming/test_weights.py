@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from muse_bench.config import Case, Sizes
+from muse_bench.errors import HostMemoryShort
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
 from muse_bench.predict.gpus import find_gpu
@@ -238,3 +239,15 @@ def test_blocks_move_to_host_memory_as_they_are_built() -> None:
         held[event.key] = event.size_bytes if event.is_alloc else 0
         most = max(most, sum(held.values()))
     assert most < work.host_bytes()["weights"] / 6
+
+
+def test_a_model_is_refused_where_less_was_given_than_its_weights_take() -> None:
+    """As the option says, before any block is built."""
+    work = build("host")
+    assert work.host_bytes() is not None
+    needed = work.host_bytes()["weights"]
+    least = -(-needed // mmap.PAGESIZE) * mmap.PAGESIZE
+    build_workload(dataclasses.replace(work.case, host_memory_bytes=least), torch.device("cpu"))
+    with pytest.raises(HostMemoryShort) as caught:
+        build_workload(dataclasses.replace(work.case, host_memory_bytes=least - 1), torch.device("cpu"))
+    assert caught.value.needed_bytes == least
