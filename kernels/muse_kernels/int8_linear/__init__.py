@@ -24,6 +24,7 @@ def int8_linear(
     scale: Tensor,
     *,
     bias: Tensor | None = None,
+    straight_through: Tensor | None = None,
     implementation: Implementation = "auto",
 ) -> Tensor:
     """x @ (weight_int8 * scale)^T + bias, with the weight dequantised one block or tile at a time.
@@ -33,18 +34,22 @@ def int8_linear(
         weight_int8: (out_features, in_features), int8.
         scale: (out_features,), float32 or float64; a constant, no gradient.
         bias: (out_features,), dtype of x.
+        straight_through: as weight_int8, floating: what gets the weight's gradient. Its values count as zeros and are
+            not read, so one value expanded to the shape will do.
         implementation: "reference", "eager", "triton", or "auto" (see `resolve`).
-    Returns: (*, out_features), dtype of x. Gradients of x and of the bias only. "triton" multiplies the float32
-        sum of x * weight_int8 by the scale, with no rounding between (x beyond 2e36 / in_features overflows it); for
-        1,024 rows and more it rounds the scaled weight, as "reference" does.
-    Memory: saves weight_int8 and scale by reference, not x. Scratch of "triton": none below 1,024 rows, else at
-        most 4 MiB and half of the weight in the dtype of x (none where 128 rows of the weight, or in backward
-        128 columns, are more). Of "eager": one
-        dequantised block of ceil(max(bytes of x, 1 MiB) / (in_features * element_size)) rows of the weight; in
-        backward ceil(max(bytes of x, 1 MiB) / (out_features * element_size)) columns, and a copy of the
+    Returns: (*, out_features), dtype of x. Gradients of x, of the bias, and of straight_through where it requires
+        one: all of them computed before any is handed on, so that the weight may change as soon as its gradient is
+        there. "triton" multiplies the float32 sum of x * weight_int8 by the scale, with no rounding between (x beyond
+        2e36 / in_features overflows it); for 1,024 rows and more it rounds the scaled weight, as "reference" does.
+    Memory: saves weight_int8 and scale by reference, and x only for straight_through. Scratch of "triton": none below
+        1,024 rows, else at most 4 MiB and half of the weight in the dtype of x (none where 128 rows of the weight, or
+        in backward 128 columns, are more). Of "eager": one dequantised block of
+        ceil(max(bytes of x, 1 MiB) / (in_features * element_size)) rows of the weight; in backward
+        ceil(max(bytes of x, 1 MiB) / (out_features * element_size)) columns, and a copy of the
         output's gradient if that arrives expanded.
     Raises: ValueError on a shape, dtype or device mismatch, or on a scale that requires a gradient.
-    Source: Dettmers et al. 2022, arXiv:2208.07339 (constants by row; here the activations keep their dtype).
+    Source: Dettmers et al. 2022, arXiv:2208.07339 (constants by row; here the activations keep their dtype); Bengio et
+        al. 2013, arXiv:1308.3432 (the straight-through estimator).
     """
     check_dimensions("weight_int8", weight_int8, ["out_features", "in_features"])
     check_dtype("weight_int8", weight_int8, [torch.int8])
@@ -55,14 +60,17 @@ def int8_linear(
     if bias is not None:
         check_shape("bias", bias, weight_int8.shape[:1])
         check_dtype("bias", bias, [x.dtype])
-    check_same_device(x=x, weight_int8=weight_int8, scale=scale, bias=bias)
+    if straight_through is not None:
+        check_floating("straight_through", straight_through)
+        check_shape("straight_through", straight_through, weight_int8.shape)
+    check_same_device(x=x, weight_int8=weight_int8, scale=scale, bias=bias, straight_through=straight_through)
     if scale.requires_grad:
         raise ValueError("scale: is a constant of the quantised weight and takes no gradient; detach it")
     chosen = resolve(implementation, x, scale, bias)
     if chosen == "reference":
-        return reference(x, weight_int8, scale, bias)
+        return reference(x, weight_int8, scale, bias, straight_through)
     linear = FusedInt8Linear if chosen == "triton" else Int8Linear
-    return linear.apply(x, weight_int8, scale, bias)  # type: ignore[no-any-return, no-untyped-call]
+    return linear.apply(x, weight_int8, scale, bias, straight_through)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def quantise_int8(weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,11 +13,13 @@ from muse_kernels.chunks import chunk_length, slices
 
 
 class Int8Linear(torch.autograd.Function):
-    """Saves the INT8 weight and its scale, by reference; not x."""
+    """Saves the INT8 weight and its scale, by reference; x only for the weight's gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_int8: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight_int8, scale)
+    def forward(
+        ctx: Any, x: Tensor, weight_int8: Tensor, scale: Tensor, bias: Tensor | None, straight_through: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(weight_int8, scale, x if ctx.needs_input_grad[4] else None)
         ctx.bias_dtype = None if bias is None else bias.dtype
         rows, (out_features, in_features) = x.reshape(-1, x.shape[-1]), weight_int8.shape
         y = x.new_empty(rows.shape[0], out_features)
@@ -32,8 +34,8 @@ class Int8Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
-        weight_int8, scale = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight_int8, scale, x = ctx.saved_tensors
         out_features, in_features = weight_int8.shape
         grad_x = grad_bias = None
         if ctx.needs_input_grad[3]:
@@ -46,7 +48,12 @@ class Int8Linear(torch.autograd.Function):
                 torch.mm(rows, block, out=grad_x[:, part])
                 del block
             grad_x = grad_x.view(*grad.shape[:-1], in_features)
-        return grad_x, None, None, grad_bias
+        return grad_x, None, None, grad_bias, None if x is None else weight_gradient(grad, x)
+
+
+def weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """grad^T x over all rows, (out_features, in_features), dtype of x."""
+    return grad.reshape(-1, grad.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
 
 
 def _block_length(rows: Tensor, length: int, width: int) -> int:

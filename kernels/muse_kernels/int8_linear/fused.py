@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from muse_kernels.chunks import slices
 from muse_kernels.implementation import launches
+from muse_kernels.int8_linear.autograd import weight_gradient
 from muse_kernels.rows import as_rows
 
 MANY_ROWS = 1024  # from which a panel is converted in less time than the library's product saves
@@ -20,11 +21,13 @@ LEAST_PANEL = 128  # output features, or input features in backward
 
 
 class FusedInt8Linear(torch.autograd.Function):
-    """Saves the INT8 weight and its scale, by reference; not x."""
+    """Saves the INT8 weight and its scale, by reference; x only for the weight's gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_int8: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight_int8, scale)
+    def forward(
+        ctx: Any, x: Tensor, weight_int8: Tensor, scale: Tensor, bias: Tensor | None, straight_through: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(weight_int8, scale, x if ctx.needs_input_grad[4] else None)
         y = x.new_empty(*x.shape[:-1], weight_int8.shape[0])
         rows = as_rows(x)
         if panel := panel_length(rows, *weight_int8.shape):
@@ -37,8 +40,8 @@ class FusedInt8Linear(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
-        weight_int8, scale = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight_int8, scale, x = ctx.saved_tensors
         rows = as_rows(grad)
         grad_x = grad_bias = None
         if ctx.needs_input_grad[3]:
@@ -51,7 +54,7 @@ class FusedInt8Linear(torch.autograd.Function):
                 from muse_kernels.int8_linear.kernel import launch_backward
 
                 launch_backward(rows, weight_int8, scale, grad_x)
-        return grad_x, None, None, grad_bias
+        return grad_x, None, None, grad_bias, None if x is None else weight_gradient(grad, x)
 
 
 def panel_length(rows: Tensor, length: int, width: int) -> int:
