@@ -27,10 +27,11 @@ Loss = Literal["plain", "fused"]
 Mixer = Literal["attention", "ar-ssm", "matrix-ar-ssm"]
 Mode = Literal["train", "forward-backward", "inference", "decode"]
 Norm = Literal["layer-norm", "rms-norm"]
-Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "muon-8bit", "sgd", "adafactor", "none"]
+Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "muon-8bit", "apollo-mini", "sgd", "adafactor", "none"]
 Positions = Literal["none", "learned"]
 Residence = Literal["device", "host"]
 Update = Literal["after", "in-backward"]
+WeightFormat = Literal["native", "int8"]
 Workspace = Literal["default", "off"]
 
 # What each workspace setting puts in the environment of the process that runs a case; the rest of these is unset.
@@ -41,6 +42,7 @@ WORKSPACE_ENVIRONMENT: dict[Workspace, dict[str, str]] = {
 }
 
 TRAINING_MODES: tuple[Mode, ...] = ("train", "forward-backward")
+INT8_OPTIMIZERS: tuple[Optimizer, ...] = ("apollo-mini", "none")
 LARGEST_SIZE = 1 << 40
 WITHOUT_RANK = {"embedding": ("dense",), "mixer": ("attention",), "ffn": ("dense",), "head": ("dense", "tied")}
 
@@ -68,7 +70,8 @@ class Sizes:
 class ModelConfig:
     """The parts of one language model and their sizes.
 
-    Ranks are None where the chosen part has none. `max_seq_len` sizes learned positions and decode caches.
+    Ranks are None where the chosen part has none. `weight_format` is that of the blocks' matrices, in training too.
+    `max_seq_len` sizes learned positions and decode caches.
     Raises: UsageError on a size or rank that is not positive, a part that needs a rank without one, an unknown
         part, a d_model that its heads do not divide, or a dropout or penalty out of range.
     """
@@ -104,6 +107,7 @@ class ModelConfig:
     checkpoint_parts: int = 1
     offload: bool = False
     weights: Residence = "device"
+    weight_format: WeightFormat = "native"
     prefill_chunk: int | None = None
     int8_inference: bool = False
 
@@ -132,6 +136,8 @@ class ModelConfig:
                 raise UsageError("attention_every needs an attention_window of 1 token or more")
         if self.weights == "host" and (self.checkpointing != "sublayers" or self.head == "tied" or self.int8_inference):
             raise UsageError("weights 'host' needs checkpointing 'sublayers', a head of its own, and no int8_inference")
+        if self.weight_format == "int8" and self.block == "encoder":
+            raise UsageError("block 'encoder' is PyTorch's own: choose weight_format 'native', or block 'pre-norm'")
         if self.mixer == "matrix-ar-ssm":
             _require_matrix_heads(self)
         if not 0 <= self.dropout < 1:
@@ -192,6 +198,13 @@ class Case:
             )
         if self.mode == "train" and self.update == "after" and self.config and self.config.weights == "host":
             raise UsageError("weights in host memory are updated in backward: set update to 'in-backward'")
+        if (
+            self.mode == "train"
+            and self.config is not None
+            and self.config.weight_format == "int8"
+            and self.optimizer not in INT8_OPTIMIZERS
+        ):
+            raise UsageError(f"optimizer '{self.optimizer}' does not train int8 weights: choose 'apollo-mini'")
         if self.warmup_steps < 0:
             raise UsageError(f"warm-up steps {self.warmup_steps} is negative: use 0 or more")
         if self.mode == "decode" and self.config is not None and not self.config.causal:

@@ -7,6 +7,7 @@ from torch import nn
 
 from muse_bench.config import Optimizer
 from muse_bench.optim.adamw_8bit import AdamW8bit
+from muse_bench.optim.apollo_mini import ApolloMini
 from muse_bench.optim.muon_8bit import Muon8bit
 
 DEFAULT_EPSILON = 1e-8
@@ -24,6 +25,8 @@ def build_optimizer(name: Optimizer, parameters: Iterable[nn.Parameter]) -> torc
         return AdamW8bit(parameters)
     if name == "muon-8bit":
         return Muon8bit(parameters)
+    if name == "apollo-mini":
+        return ApolloMini(parameters)
     parameters = list(parameters)
     return torch.optim.AdamW(parameters, eps=_epsilon(parameters), fused=True if name == "adamw-fused" else None)
 

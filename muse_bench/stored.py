@@ -1,0 +1,17 @@
+"""Parameters whose values are stored in another form than their gradients have."""
+
+from torch import Tensor, nn
+
+
+class Int8Parameter(nn.Parameter):
+    """A matrix that is stored as int8 steps of a scale a row, and trained so: there is no other copy of it.
+
+    What autograd and optimizers see has the matrix's shape and the dtype of its gradient, and shows one value for all.
+    """
+
+    stored: tuple[Tensor, Tensor]  # steps (out_features, in_features) int8, and scale (out_features,)
+
+
+def stored(parameter: Tensor) -> tuple[Tensor, ...]:
+    """The tensors that hold a parameter's values: as a rule, itself."""
+    return parameter.stored if isinstance(parameter, Int8Parameter) else (parameter,)
