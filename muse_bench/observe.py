@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from muse_bench import scopes
 from muse_bench.config import Case
 from muse_bench.models.language_model import LanguageModel
+from muse_bench.stored import stored
 from muse_bench.timeline import Label, Op, Trace
 from muse_bench.workload import Workload, build_workload
 
@@ -128,22 +129,26 @@ class Observer(TorchDispatchMode):
         scopes.enter(name)
         if self._lent:
             for parameter in module.parameters(recurse=False):
-                self.label(parameter, Label("parameters", name))
+                self._label_parameter(parameter, name)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         scopes.leave()
 
     def _label_owned(self, work: Workload) -> None:
-        self._label_parameters(work)
         for name, buffer in work.model.named_buffers():
             self.label(buffer, Label("buffers", _owner(name)))
+        self._label_parameters(work)  # some of which are stored in buffers
         for tensor in (work.ids, work.targets):
             if tensor is not None:
                 self.label(tensor, Label("inputs", "(inputs)"))
 
     def _label_parameters(self, work: Workload) -> None:
         for name, parameter in work.model.named_parameters():
-            self.label(parameter, Label("parameters", _owner(name)))
+            self._label_parameter(parameter, _owner(name))
+
+    def _label_parameter(self, parameter: Tensor, owner: str) -> None:
+        for tensor in {parameter, *stored(parameter)}:
+            self.label(tensor, Label("parameters", owner))
 
     def _gradient_hooks(self, model: nn.Module) -> list[Any]:
         def hook(parameter: Tensor, name: str) -> None:

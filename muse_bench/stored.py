@@ -1,5 +1,7 @@
 """Parameters whose values are stored in another form than their gradients have."""
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 
@@ -15,3 +17,8 @@ class Int8Parameter(nn.Parameter):
 def stored(parameter: Tensor) -> tuple[Tensor, ...]:
     """The tensors that hold a parameter's values: as a rule, itself."""
     return parameter.stored if isinstance(parameter, Int8Parameter) else (parameter,)
+
+
+def stored_together(parameters: Iterable[Tensor]) -> list[Tensor]:
+    """The tensors that hold the values of all these."""
+    return [tensor for parameter in parameters for tensor in stored(parameter)]

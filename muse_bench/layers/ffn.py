@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from muse_bench.config import ModelConfig
+from muse_bench.layers.quantised import linear_of
 from muse_kernels import low_rank_ffn
 
 EXPANSION = 4
@@ -14,10 +15,10 @@ EXPANSION = 4
 class LowRankFFN(nn.Sequential):
     """Linear layers with ReLU between them, run as one operation that never keeps the wide vectors."""
 
-    def __init__(self, *widths: int) -> None:
+    def __init__(self, *widths: int, linear: type[nn.Linear] = nn.Linear) -> None:
         layers: list[nn.Module] = []
         for width, next_width in pairwise(widths):
-            layers += [nn.Linear(width, next_width), nn.ReLU()]
+            layers += [linear(width, next_width), nn.ReLU()]
         super().__init__(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,12 +34,13 @@ class LowRankFFN(nn.Sequential):
 
 def build_ffn(config: ModelConfig) -> nn.Module:
     """The feed-forward part that the config names, (..., d_model) to (..., d_model), with biases."""
-    d, wide = config.d_model, EXPANSION * config.d_model
+    d, wide, linear = config.d_model, EXPANSION * config.d_model, linear_of(config)
     if config.ffn == "dense":
-        return nn.Sequential(nn.Linear(d, wide), nn.GELU(), nn.Linear(wide, d))
+        return nn.Sequential(linear(d, wide), nn.GELU(), linear(wide, d))
     rank = config.ffn_rank
     assert rank is not None  # the config validates it
-    return LowRankFFN(d, rank, d) if config.ffn == "low-rank" else LowRankFFN(d, rank, wide, rank, d)
+    widths = (d, rank, d) if config.ffn == "low-rank" else (d, rank, wide, rank, d)
+    return LowRankFFN(*widths, linear=linear)
 
 
 def _is_plain(layer: nn.Module) -> bool:

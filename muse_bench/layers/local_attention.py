@@ -30,15 +30,15 @@ class LocalAttention(nn.Module):
         (shared keys and values).
     """
 
-    def __init__(self, d_model: int, width: int, heads: int, window: int) -> None:
+    def __init__(self, d_model: int, width: int, heads: int, window: int, linear: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
         self.heads, self.window = heads, window
         self.key_heads = heads if heads % SHARING else heads // SHARING
         self.head_dim = width // heads
-        self.qkv = nn.Linear(d_model, width + 2 * self.key_heads * self.head_dim, bias=False)
+        self.qkv = linear(d_model, width + 2 * self.key_heads * self.head_dim, bias=False)
         self.query_norm = nn.Parameter(torch.ones(self.head_dim))
         self.key_norm = nn.Parameter(torch.ones(self.head_dim))
-        self.out = nn.Linear(width, d_model, bias=False)
+        self.out = linear(width, d_model, bias=False)
 
     def forward(self, x: Tensor, state: WindowCache | None = None) -> Tensor:
         mixed = self._windows(self.qkv(x)) if state is None else self._continue(self.qkv(x), state)

@@ -34,19 +34,27 @@ class MatrixMixer(nn.Module):
     Source: Dao and Gu 2024, arXiv:2405.21060; Yang et al. 2024, arXiv:2312.06635 (gates).
     """
 
-    def __init__(self, d_model: int, width: int, heads: int, state_size: int, query_heads: int) -> None:
+    def __init__(
+        self,
+        d_model: int,
+        width: int,
+        heads: int,
+        state_size: int,
+        query_heads: int,
+        linear: type[nn.Linear] = nn.Linear,
+    ) -> None:
         super().__init__()
         self.width, self.heads, self.state_size, self.query_heads = width, heads, state_size, query_heads
         self.keys = query_heads * state_size
         self.channels = 2 * self.keys + width
-        self.project = nn.Linear(d_model, self.channels, bias=False)
-        self.gates = nn.Linear(d_model, width + heads, bias=False)
+        self.project = linear(d_model, self.channels, bias=False)
+        self.gates = linear(d_model, width + heads, bias=False)
         self.taps = nn.Parameter(torch.empty(CONVOLUTION_WIDTH, self.channels))
         self.step_bias = nn.Parameter(torch.empty(heads))
         self.rate_log = nn.Parameter(torch.empty(heads))
         self.skip = nn.Parameter(torch.ones(heads))
         self.norm = nn.Parameter(torch.ones(width))
-        self.out = nn.Linear(width, d_model, bias=False)
+        self.out = linear(width, d_model, bias=False)
         nn.init.uniform_(self.taps, -(CONVOLUTION_WIDTH**-0.5), CONVOLUTION_WIDTH**-0.5)
         with torch.no_grad():
             # Memories from about 1 / (16 * 0.1) to 1 / 0.001 tokens, spread evenly over the heads.

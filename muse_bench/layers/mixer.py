@@ -13,6 +13,7 @@ from torch.nn import functional
 from muse_bench.config import Gate, ModelConfig
 from muse_bench.layers.local_attention import LocalAttention, WindowCache
 from muse_bench.layers.matrix_mixer import MatrixMixer, MatrixState
+from muse_bench.layers.quantised import linear_of
 from muse_kernels import causal_convolution, gated_scan
 from muse_kernels.precision import accumulation_dtype
 
@@ -40,11 +41,11 @@ class KeyValueCache:
 class Attention(nn.Module):
     """Causal multi-head attention through scaled_dot_product_attention."""
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, d_model: int, n_heads: int, dropout: float = 0.0, linear: type[nn.Linear] = nn.Linear) -> None:
         super().__init__()
         self.n_heads, self.head_dim, self.dropout = n_heads, d_model // n_heads, dropout
-        self.qkv = nn.Linear(d_model, 3 * d_model)
-        self.out = nn.Linear(d_model, d_model)
+        self.qkv = linear(d_model, 3 * d_model)
+        self.out = linear(d_model, d_model)
 
     def forward(self, x: Tensor, state: KeyValueCache | None = None) -> Tensor:
         batch, seq, d_model = x.shape
@@ -101,14 +102,22 @@ class SemiseparableMixer(nn.Module):
     with `decay` the recurrence h_t = a h_(t-1) + x_t with one learned a per rank; T is a causal convolution.
     """
 
-    def __init__(self, d_model: int, rank: int, *, decay: bool = False, gate: Gate = "soft") -> None:
+    def __init__(
+        self,
+        d_model: int,
+        rank: int,
+        *,
+        decay: bool = False,
+        gate: Gate = "soft",
+        linear: type[nn.Linear] = nn.Linear,
+    ) -> None:
         super().__init__()
         self.d_model, self.rank, self.gate_mode = d_model, rank, gate
         self.local = CausalConvolution(d_model)
-        self.u = nn.Linear(d_model, rank, bias=False)
-        self.v = nn.Linear(d_model, rank, bias=False)
-        self.gate = nn.Sequential(nn.Linear(d_model, d_model // 4), nn.ReLU(), nn.Linear(d_model // 4, rank))
-        self.out = nn.Linear(rank, d_model)
+        self.u = linear(d_model, rank, bias=False)
+        self.v = linear(d_model, rank, bias=False)
+        self.gate = nn.Sequential(linear(d_model, d_model // 4), nn.ReLU(), linear(d_model // 4, rank))
+        self.out = linear(rank, d_model)
         # sigmoid(2 .. 6) spreads the decays over memories of about 8 to 400 tokens.
         self.decay_logit = nn.Parameter(torch.linspace(2.0, 6.0, rank)) if decay else None
 
@@ -174,15 +183,15 @@ def state_bytes(state: State) -> int:
 
 def build_mixer(config: ModelConfig, block: int) -> Mixer:
     """The mixer that the config names for the block of this index."""
+    linear, width = linear_of(config), config.mixer_rank or config.d_model
     if config.attention_every is not None and block % config.attention_every == config.attention_every // 2:
         assert config.attention_window is not None  # the config validates it
-        width = config.mixer_rank or config.d_model
-        return LocalAttention(config.d_model, width, config.n_heads, config.attention_window)
+        return LocalAttention(config.d_model, width, config.n_heads, config.attention_window, linear)
     if config.mixer == "attention":
-        return Attention(config.d_model, config.n_heads, config.dropout)
+        return Attention(config.d_model, config.n_heads, config.dropout, linear)
     assert config.mixer_rank is not None  # the config validates it
     if config.mixer == "matrix-ar-ssm":
         assert config.state_size is not None
         assert config.query_heads is not None
-        return MatrixMixer(config.d_model, config.mixer_rank, config.n_heads, config.state_size, config.query_heads)
-    return SemiseparableMixer(config.d_model, config.mixer_rank, decay=config.decay, gate=config.gate)
+        return MatrixMixer(config.d_model, width, config.n_heads, config.state_size, config.query_heads, linear)
+    return SemiseparableMixer(config.d_model, width, decay=config.decay, gate=config.gate, linear=linear)

@@ -20,8 +20,10 @@ from muse_bench.layers.local_attention import LocalAttention
 from muse_bench.layers.matrix_mixer import MatrixMixer
 from muse_bench.layers.mixer import Attention, State
 from muse_bench.layers.norm import build_norm
+from muse_bench.layers.quantised import initialise
 from muse_bench.layers.recompute import HostStore, recomputed
 from muse_bench.models.block import Block, EncoderBlock, go_through
+from muse_bench.stored import Int8Parameter, stored_together
 from muse_bench.streaming import traffic
 from muse_bench.streaming.memory import HostMemory
 from muse_bench.streaming.page import Page, memory_for
@@ -123,16 +125,26 @@ class LanguageModel(nn.Module):
     def update_in_backward(self, update: Callable[[], None], state: OptimizerState) -> set[nn.Parameter]:
         """Calls `update` in backward whenever a part that is computed again has its gradients; returns whose.
 
+        A matrix in int8 is updated as soon as its own gradient is there, where its part is computed in one go.
         `state` is the optimizer's: for weights in host memory it moves there too.
         """
         if self.config.checkpointing != "sublayers":
             return set()
         self._on_gradients = update
+        for parameter in self._single_gradients():
+            parameter.register_post_accumulate_grad_hook(lambda _: update())
         updated = set(self.blocks.parameters())
         if self._weights is not None and self._host_table is not None:
             self._weights.optimizer_state = self._host_table.optimizer_state = state
             updated.add(self._table_weight)
         return updated
+
+    def _single_gradients(self) -> Iterator[nn.Parameter]:
+        """The matrices in int8 whose gradient comes whole in each backward pass."""
+        for block in self.blocks:
+            for half in (block.mixer, block.ffn) if self.config.checkpoint_parts == 1 else (block.ffn,):
+                assert isinstance(half, nn.Module)
+                yield from (parameter for parameter in half.parameters() if isinstance(parameter, Int8Parameter))
 
     def _embed(self, ids: Tensor, start: int) -> Tensor:
         """Vectors of the ids, which begin at this position."""
@@ -170,7 +182,7 @@ class LanguageModel(nn.Module):
 
     def named_pages(self) -> list[tuple[Page, list[str]]]:
         """Where weights in host memory lie, with the names of the tensors of each page."""
-        names: dict[Tensor, str] = {parameter: name for name, parameter in self.named_parameters()}
+        names = {tensor: name for name, tensor in (*self.named_parameters(), *self.named_buffers())}
         return [(page, [names[tensor] for tensor in page.tensors]) for page in self._pages()]
 
     def gradients(self) -> dict[str, Tensor | None]:
@@ -298,12 +310,13 @@ class LanguageModel(nn.Module):
 
     def _memory_for(self, blocks: Iterable[nn.Module]) -> HostMemory | None:
         """Host memory with a place for the weights of these blocks and the table."""
-        halves = itertools.chain.from_iterable(map(_halves, blocks))
-        pages = itertools.chain(halves, [[self._table_weight]])
+        halves = (stored_together(half) for block in blocks for half in _halves(block))
+        pages = itertools.chain(halves, [stored_together([self._table_weight])])
         return memory_for(pages, self._table_weight.device, self._host_memory_bytes)
 
     def _take_turns(self, pages: Sequence[Page], memory: HostMemory | None) -> None:
-        self._weights = HostWeights(pages, memory)
+        parts = [half for block in self.blocks for half in _halves(block)]
+        self._weights = HostWeights(parts, pages, memory)
         self._host_table = HostTable(self._table_weight, self._weights, memory)
 
     def _watch_gradients(self) -> None:
@@ -355,7 +368,7 @@ class LanguageModel(nn.Module):
             return
         for module in part.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=INITIAL_STD)
+                initialise(module, INITIAL_STD)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Embedding):
@@ -364,8 +377,9 @@ class LanguageModel(nn.Module):
             return
         if isinstance(part.mixer, Attention | LocalAttention | MatrixMixer):
             residual_std = INITIAL_STD / math.sqrt(2 * self.config.n_layers)
-            for last in (part.mixer.out.weight, part.ffn[-1].get_parameter("weight")):
-                nn.init.normal_(last, std=residual_std)
+            for last in (part.mixer.out, part.ffn[-1]):
+                assert isinstance(last, nn.Linear)
+                initialise(last, residual_std)
 
 
 def _halves(block: nn.Module) -> list[list[nn.Parameter]]:
@@ -376,4 +390,4 @@ def _halves(block: nn.Module) -> list[list[nn.Parameter]]:
 
 def _pages_of(block: nn.Module, memory: HostMemory | None) -> list[Page]:
     """The matrices of each half of a block, in host memory from here on."""
-    return [Page(half, memory) for half in _halves(block)]
+    return [Page(stored_together(half), memory) for half in _halves(block)]

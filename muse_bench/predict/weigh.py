@@ -10,6 +10,7 @@ from muse_bench.footprint import Footprint
 from muse_bench.layers.mixer import state_bytes
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.predict.rules import cuda_optimizers
+from muse_bench.stored import stored
 from muse_bench.workload import DTYPES, Workload, build_workload
 
 
@@ -36,8 +37,9 @@ def weigh(case: Case) -> Footprint:
 
 
 def _weights(model: nn.Module) -> Iterator[Tensor]:
-    yield from model.parameters()
-    yield from model.buffers()
+    yield from {tensor: None for parameter in model.parameters() for tensor in stored(parameter)} | dict.fromkeys(
+        model.buffers()
+    )
 
 
 def _largest_operand_bytes(model: LanguageModel) -> int:

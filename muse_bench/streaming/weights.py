@@ -21,7 +21,7 @@ def matrices(part: nn.Module) -> list[nn.Parameter]:
 
 
 class HostWeights:
-    """The matrices of the parts of a model, a page a part; parts run in order, backwards in reverse.
+    """The matrices of the parts of a model, each stored in a page; parts run in order, backwards in reverse.
 
     The state of an optimizer takes its host memory from `memory`, if any.
 
@@ -30,9 +30,11 @@ class HostWeights:
     Memory on the device: the weights of the largest part once for each slot, and twice the largest state in training.
     """
 
-    def __init__(self, pages: Sequence[Page], memory: HostMemory | None = None) -> None:
+    def __init__(
+        self, parts: Sequence[Sequence[nn.Parameter]], pages: Sequence[Page], memory: HostMemory | None = None
+    ) -> None:
         device = pages[0].device
-        self._memory = memory
+        self._parts, self._memory = parts, memory
         self._inward, self._outward = Lane(device), Lane(device)
         self._weights = Ring(pages, self._inward, self._outward)
         self._places = {parameter: (page, index) for page in self.pages for index, parameter in enumerate(page.tensors)}
@@ -61,9 +63,10 @@ class HostWeights:
             self._outward.finish()
 
     def keep_gradient(self, parameter: nn.Parameter) -> None:
-        """A parameter's gradient moves to host memory."""
-        page, index = self._places[parameter]
-        page.keep_gradient(index)
+        """A parameter's gradient moves to host memory; that of one which is stored in another form stays."""
+        if parameter in self._places:
+            page, index = self._places[parameter]
+            page.keep_gradient(index)
 
     def borrow(self, size_bytes: int) -> contextlib.AbstractContextManager[Tensor | None]:
         """The device memory in which weights take turns, for another use between two parts; None if it is too small."""
@@ -92,7 +95,7 @@ class HostWeights:
 
     def _adopt(self, index: int) -> None:
         """Moves the part's new optimizer state to host memory; once all have some, it goes round as weights do."""
-        page = state_page(self.pages[index].tensors, self.optimizer_state, self._memory)
+        page = state_page(self._parts[index], self.optimizer_state, self._memory)
         if page is None:
             return
         self._state_pages[index] = page
