@@ -51,13 +51,14 @@ def test_odd_sizes(
     device: str,
     assert_accurate: Callable[..., None],
 ) -> None:
-    def run(implementation: str, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return int8_linear(x, quantised, scale, bias=bias, implementation=implementation)
+    def run(implementation: str, x: Tensor, bias: Tensor | None = None, trained: Tensor | None = None) -> Tensor:
+        return int8_linear(x, quantised, scale, bias=bias, straight_through=trained, implementation=implementation)
 
     quantised, scale = (tensor.to(device) for tensor in quantise_int8(torch.randn(out_features, shape[-1])))
     x, bias = torch.randn(shape).to(device, dtype), torch.randn(out_features).to(device, dtype)
     assert_accurate(run, x, implementation=lean)
     assert_accurate(run, x, bias, implementation=lean)
+    assert_accurate(run, x, bias, x.new_zeros(out_features, shape[-1]), implementation=lean)
 
 
 @pytest.fixture
@@ -174,6 +175,19 @@ def test_small_gradients_do_not_vanish_before_the_weight(lean: str, device: str)
     y = int8_linear(x, weight, torch.full((64,), 1e-5, device=device), implementation=lean)
     (grad,) = torch.autograd.grad(y, x, torch.full_like(y, 1e-3))
     torch.testing.assert_close(grad.cpu(), torch.full((1, 2), 8.128e-5, dtype=torch.float16), rtol=4e-3, atol=0)
+
+
+@every_lean
+def test_what_stands_for_the_weight_is_not_read(lean: str, device: str) -> None:
+    """It is one value for all, and its gradient is a matrix of its own."""
+    quantised, scale = (tensor.to(device) for tensor in quantise_int8(torch.randn(9, 7)))
+    x, nothing = torch.randn(4, 7, device=device), torch.tensor(torch.nan, device=device)
+    trained = torch.nn.Parameter(nothing.expand(9, 7))
+    y = int8_linear(x, quantised, scale, straight_through=trained, implementation=lean)
+    assert torch.equal(y, int8_linear(x, quantised, scale, implementation=lean))
+    y.sum().backward()
+    torch.testing.assert_close(trained.grad, x.sum(0).expand(9, 7))
+    assert trained.grad.is_contiguous()
 
 
 WEIGHT, SCALE = torch.ones(4, 3, dtype=torch.int8), torch.ones(4)
