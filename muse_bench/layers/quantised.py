@@ -72,6 +72,8 @@ class TrainedInt8Linear(nn.Linear):
         for some in slices(self.out_features, max(1, CHUNK // self.in_features)):
             drawn = torch.empty(self.steps[some].shape, dtype=self.scale.dtype, device=self.scale.device)
             self.steps[some], self.scale[some] = quantise_int8(drawn.normal_(std=std))
+            if self.steps.is_meta:  # there is nothing to draw, and the others would take the same memory once more
+                break
 
     def _stand_for(self) -> None:
         self.weight.data = self.weight.data.expand(self.out_features, self.in_features)

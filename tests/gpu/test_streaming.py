@@ -20,8 +20,12 @@ PRESET = PRESETS["muse"]
 STEPS = 12
 
 
-def trained(weights: str, execution: str, device: torch.device) -> Workload:
-    config = dataclasses.replace(PRESET.configure(SIZES), weights=weights)
+def trained(
+    weights: str, execution: str, device: torch.device, weight_format: str = "native", parts: int = 2
+) -> Workload:
+    config = dataclasses.replace(
+        PRESET.configure(SIZES), weights=weights, weight_format=weight_format, checkpoint_parts=parts
+    )
     case = Case(
         model="muse",
         config=config,
@@ -29,7 +33,7 @@ def trained(weights: str, execution: str, device: torch.device) -> Workload:
         batch=2,
         seq=96,
         vocab_size=1_001,
-        optimizer=PRESET.optimizer,
+        optimizer=PRESET.optimizer if weight_format == "native" else "apollo-mini",
         update=PRESET.update,
         execution=execution,  # type: ignore[arg-type]
     )
@@ -51,6 +55,14 @@ def same(ours: Workload, theirs: Workload) -> None:
 def test_streamed_training_is_the_resident_one_to_the_bit(execution: str) -> None:
     device = torch.device("cuda")
     same(trained("host", execution, device), trained("device", "eager", device))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("execution", ["eager", "graph"])
+def test_int8_weights_train_the_same_streamed_and_resident(execution: str, parts: int) -> None:
+    """A matrix that is updated in the middle of its part must be whole when it is copied back."""
+    device = torch.device("cuda")
+    same(trained("host", execution, device, "int8", parts), trained("device", "eager", device, "int8", parts))
 
 
 @pytest.mark.parametrize("execution", ["eager", "graph"])

@@ -55,6 +55,20 @@ def test_sizes_default_to_those_of_the_main_job():
     assert dataclasses.astuple(Sizes()) == (50_000, 1_024, 12, 16, 2_048)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon-8bit"])
+def test_int8_weights_have_an_optimizer_that_can_write_them(optimizer):
+    config = ModelConfig(**SIZES, weight_format="int8")
+    message = refusal(Case, model="baseline", config=config, optimizer=optimizer)
+    assert optimizer in message
+    assert "apollo-mini" in message
+    Case(model="baseline", config=config, optimizer="apollo-mini")
+    Case(model="baseline", config=config, optimizer=optimizer, mode="inference")
+
+
+def test_the_encoder_has_no_int8_weights():
+    assert "encoder" in refusal(ModelConfig, **SIZES, block="encoder", weight_format="int8")
+
+
 @pytest.mark.parametrize("heads", [3, 5, 64])
 def test_heads_divide_the_width_of_attention(heads):
     message = refusal(ModelConfig, **{**SIZES, "n_heads": heads})

@@ -16,6 +16,8 @@ from muse_bench.observe import ADD, Observer
 from muse_bench.predict.allocator import AllocatorConfig
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.predict.trace import trace_case
+from muse_bench.predict.weigh import weigh
+from muse_bench.stored import Int8Parameter, stored
 from muse_bench.timeline import profile
 from muse_bench.workload import Workload, build_workload
 
@@ -172,9 +174,12 @@ def test_the_bytes_of_a_training_step_have_their_names(name):
     assert labelled_bytes(found, "buffers") == 0
 
 
-def test_weights_that_take_turns_have_their_names_too():
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "muon-8bit"}, {"optimizer": "apollo-mini", "weight_format": "int8"}], ids=str
+)
+def test_weights_that_take_turns_have_their_names_too(changes):
     """Memory that holds now one part's weights and now another's, of which little is the model's own."""
-    found, work = trace("muse", weights="host", update="in-backward", optimizer="muon-8bit", warmup_steps=2)
+    found, work = trace("muse", weights="host", update="in-backward", warmup_steps=2, **changes)
     live = {event.key for event in found.events if event.is_alloc}
     live -= {event.key for event in found.events if not event.is_alloc}
     assert live <= found.labels.keys()
@@ -184,6 +189,18 @@ def test_weights_that_take_turns_have_their_names_too():
         op = found.ops[event.op]
         if event.is_alloc and op.phase in ("forward", "backward") and event.key not in found.labels:
             assert op.module or event.size_bytes <= 4, op
+
+
+def test_int8_weights_are_parameters_of_a_byte():
+    """What stands for them in autograd has one value; their steps and scales are buffers by name only."""
+    found, work = trace("muse", weights="device", weight_format="int8", optimizer="apollo-mini")
+    parameters = list(work.model.parameters())
+    standing = [parameter for parameter in parameters if isinstance(parameter, Int8Parameter)]
+    held = [tensor for parameter in parameters for tensor in stored(parameter)]
+    assert labelled_bytes(found, "parameters") == sum(tensor.nbytes for tensor in held) + 4 * len(standing)
+    assert labelled_bytes(found, "gradients") == 4 * work.parameters
+    assert labelled_bytes(found, "buffers") == 0
+    assert weigh(work.case).weights_bytes == sum(tensor.nbytes for tensor in held)
 
 
 def test_a_fused_optimizer_keeps_its_step_counts_on_the_device():
