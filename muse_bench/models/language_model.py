@@ -318,6 +318,7 @@ class LanguageModel(nn.Module):
         parts = [half for block in self.blocks for half in _halves(block)]
         self._weights = HostWeights(parts, pages, memory)
         self._host_table = HostTable(self._table_weight, self._weights, memory)
+        self._store = HostStore(memory) if self.config.offload else None
 
     def _watch_gradients(self) -> None:
         for index, block in enumerate(self.blocks):

@@ -244,10 +244,17 @@ def test_blocks_move_to_host_memory_as_they_are_built() -> None:
 def test_a_model_is_refused_where_less_was_given_than_its_weights_take() -> None:
     """As the option says, before any block is built."""
     work = build("host")
-    assert work.host_bytes() is not None
-    needed = work.host_bytes()["weights"]
-    least = -(-needed // mmap.PAGESIZE) * mmap.PAGESIZE
-    build_workload(dataclasses.replace(work.case, host_memory_bytes=least), torch.device("cpu"))
+    least = -(-work.model.host_bytes()["weights"] // mmap.PAGESIZE) * mmap.PAGESIZE
+    build_workload(dataclasses.replace(work.case, host_memory_bytes=least), CPU)
     with pytest.raises(HostMemoryShort) as caught:
-        build_workload(dataclasses.replace(work.case, host_memory_bytes=least - 1), torch.device("cpu"))
+        build_workload(dataclasses.replace(work.case, host_memory_bytes=least - 1), CPU)
     assert caught.value.needed_bytes == least
+
+
+def test_checkpoints_count_towards_what_was_given() -> None:
+    """Pinned by PyTorch, they would take up to twice as much, and of memory that nobody asked about."""
+    work = build("host")
+    least = -(-work.model.host_bytes()["weights"] // mmap.PAGESIZE) * mmap.PAGESIZE
+    full = build_workload(dataclasses.replace(work.case, host_memory_bytes=least), CPU)
+    with pytest.raises(HostMemoryShort):
+        full.model.loss(full.ids, full.targets)
