@@ -71,7 +71,8 @@ class ModelConfig:
     """The parts of one language model and their sizes.
 
     Ranks are None where the chosen part has none. `weight_format` is that of the blocks' matrices, in training too.
-    `max_seq_len` sizes learned positions and decode caches.
+    `max_seq_len` sizes learned positions and decode caches. `inference_slots` is how many halves of blocks are on the
+    device at a time when weights are in host memory and nothing is trained: with 2, copies run beside the computation.
     Raises: UsageError on a size or rank that is not positive, a part that needs a rank without one, an unknown
         part, a d_model that its heads do not divide, or a dropout or penalty out of range.
     """
@@ -107,6 +108,7 @@ class ModelConfig:
     checkpoint_parts: int = 1
     offload: bool = False
     weights: Residence = "device"
+    inference_slots: int = 1
     weight_format: WeightFormat = "native"
     prefill_chunk: int | None = None
     int8_inference: bool = False
@@ -122,7 +124,7 @@ class ModelConfig:
             )
         if self.embedding == "hybrid" and self.head != "low-rank":
             raise UsageError(f"embedding 'hybrid' shares the rows of a low-rank head, and the head is '{self.head}'")
-        _require_positive(self, "checkpoint_parts")
+        _require_positive(self, "checkpoint_parts", "inference_slots")
         if self.prefill_chunk is not None:
             _require_positive(self, "prefill_chunk")
         if self.offload and self.checkpointing != "sublayers":

@@ -33,6 +33,7 @@ from muse_kernels import host_rows
 from muse_kernels.chunks import slices
 
 MOST_CHUNKS = 64  # of a prompt: each costs launches, however short
+TRAINING_SLOTS = 2  # in which weights take turns: the next is copied while one is at work
 PREFILL_CHUNKS = 4  # that a block reads before the next: weights in host memory are copied once for them
 
 
@@ -222,7 +223,8 @@ class LanguageModel(nn.Module):
     def _begin(self) -> None:
         """A pass begins: weights in host memory take turns on the device from here on."""
         if self._weights is not None:
-            self._weights.begin(2 if self.training or torch.is_grad_enabled() else 1)
+            training = self.training or torch.is_grad_enabled()
+            self._weights.begin(TRAINING_SLOTS if training else self.config.inference_slots)
 
     def _rows(self, ids: Tensor) -> Tensor:
         assert isinstance(self.head, LowRankHead)

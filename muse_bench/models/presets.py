@@ -54,6 +54,27 @@ class Preset:
 
 _LEVEL: dict[str, Any] = {"embedding": "htt", "mixer": "ar-ssm", "loss": "fused"}
 
+_MUSE: dict[str, Any] = {
+    "embedding": "hybrid",
+    "embedding_rank": 32,
+    "n_heads": Share(128),
+    "mixer": "matrix-ar-ssm",
+    "mixer_rank": Share(1),
+    "state_size": 32,
+    "query_heads": 1,
+    "attention_every": 2,
+    "attention_window": 512,
+    "ffn": "low-rank",
+    "ffn_rank": Share(2, times=3),
+    "norm": "rms-norm",
+    "head": "low-rank",
+    "head_rank": Share(8, multiple=32, times=3),
+    "loss": "fused",
+    "checkpointing": "sublayers",
+    "offload": True,
+    "weights": "host",
+}
+
 PRESETS: dict[str, Preset] = {
     "encoder": Preset(
         "the reports' baseline: nn.TransformerEncoder, neither causal nor positional",
@@ -133,32 +154,18 @@ PRESETS: dict[str, Preset] = {
     ),
     "muse": Preset(
         "past 95 %: matrix-state AR-SSM and windows of attention, 8-bit Muon in backward, weights in host memory",
-        {
-            "embedding": "hybrid",
-            "embedding_rank": 32,
-            "n_heads": Share(128),
-            "mixer": "matrix-ar-ssm",
-            "mixer_rank": Share(1),
-            "state_size": 32,
-            "query_heads": 1,
-            "attention_every": 2,
-            "attention_window": 512,
-            "ffn": "low-rank",
-            "ffn_rank": Share(2, times=3),
-            "norm": "rms-norm",
-            "head": "low-rank",
-            "head_rank": Share(8, multiple=32, times=3),
-            "loss": "fused",
-            "checkpointing": "sublayers",
-            "checkpoint_parts": 2,
-            "offload": True,
-            "weights": "host",
-            "prefill_chunk": 128,
-        },
+        {**_MUSE, "checkpoint_parts": 2, "prefill_chunk": 128},
         dtype="bf16",
         optimizer="muon-8bit",
         update="in-backward",
         execution="graph",
+    ),
+    "streamed": Preset(
+        "models far larger than the card: muse with INT8 weights that are trained, and two vectors of state a matrix",
+        {**_MUSE, "weight_format": "int8", "inference_slots": 2, "prefill_chunk": 1_024},
+        dtype="bf16",
+        optimizer="apollo-mini",
+        update="in-backward",
     ),
 }
 

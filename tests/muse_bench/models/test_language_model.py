@@ -12,9 +12,10 @@ from torch import nn
 from muse_bench.config import Sizes
 from muse_bench.layers.head import DenseHead
 from muse_bench.layers.mixer import SemiseparableMixer
-from muse_bench.layers.quantised import Int8Linear, quantise_linears
+from muse_bench.layers.quantised import Int8Linear, TrainedInt8Linear, quantise_linears
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
+from muse_bench.stored import Int8Parameter
 
 VOCAB, SEQ = 61, 13
 SIZES = Sizes(vocab_size=VOCAB, d_model=32, n_layers=2, n_heads=4, seq_len=16)
@@ -34,7 +35,10 @@ def build(config, seed=0):
     torch.manual_seed(seed)
     model = LanguageModel(config).double()
     with model.all_on_device():
-        for parameter in model.parameters():
+        for linear in model.modules():
+            if isinstance(linear, TrainedInt8Linear):
+                linear.initialise(0.3)
+        for parameter in (one for one in model.parameters() if not isinstance(one, Int8Parameter)):
             if parameter.dim() > 1:
                 nn.init.normal_(parameter, std=0.3)
             else:
@@ -161,7 +165,7 @@ def test_the_loss_falls_on_a_repeating_text(name):
     """From about log 61 to less than half of log 8, which the frequencies of its 8 words alone would give."""
     torch.manual_seed(0)
     text = torch.randperm(VOCAB)[:8].repeat(3)
-    model = LanguageModel(dataclasses.replace(CONFIGS[name], weights="device"))
+    model = LanguageModel(dataclasses.replace(CONFIGS[name], weights="device", weight_format="native"))
     first, last = train(model, text[None, :16], text[None, 1:17], steps=40, lr=1e-2)
     assert first == pytest.approx(math.log(VOCAB), rel=0.1)
     assert last < math.log(8) / 2
