@@ -212,6 +212,16 @@ class Case:
         if self.mode == "decode" and self.config is not None and not self.config.causal:
             raise UsageError(f"'{self.model}' cannot decode: it is not causal; choose another --mode or model")
 
+    def shares_model(self, other: "Case") -> bool:
+        """Whether the other case's model is this one's: built alike, with nothing whose size follows the mode."""
+        if self.config is None or other.config is None or self.config.positions != "none":
+            return False
+        if self.config.int8_inference:  # its matrices are replaced in some modes
+            return False
+        theirs = dataclasses.replace(other.config, max_seq_len=self.config.max_seq_len)
+        how = ("dtype", "seed", "host_memory_bytes")
+        return self.config == theirs and all(getattr(self, name) == getattr(other, name) for name in how)
+
     @property
     def traced_steps(self) -> int:
         """How many steps show both peaks: the warm-up, and one more in the steady state."""

@@ -42,3 +42,8 @@ class HostMemoryShort(MuseBenchError):  # noqa: N818
         self.needed_bytes = needed_bytes
         self.available_bytes = available_bytes
         self.fitting_bytes = fitting_bytes
+
+    def with_hint(self, hint: str) -> "HostMemoryShort":
+        """The same, and what would do."""
+        sizes = {"needed_bytes": self.needed_bytes, "available_bytes": self.available_bytes}
+        return HostMemoryShort(f"{self}; {hint}", **sizes, fitting_bytes=self.fitting_bytes)  # type: ignore[arg-type]

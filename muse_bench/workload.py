@@ -91,13 +91,17 @@ class Workload:
         return self.model.host_bytes() if isinstance(self.model, LanguageModel) else None
 
 
-def build_workload(case: Case, device: torch.device) -> Workload:
-    """Builds the model on the device in the case's dtype, its optimizer and a random batch.
+def build_workload(
+    case: Case, device: torch.device, model: nn.Module | None = None, say: Callable[[str], None] = lambda _: None
+) -> Workload:
+    """Builds the model on the device in the case's dtype, unless it is there, its optimizer and a random batch.
 
-    Raises: UsageError for a user's factory that fails.
+    `say` hears how far a model has come that takes long.
+    Raises: UsageError for a user's factory that fails; HostMemoryShort for weights that host memory has no place for.
     """
     torch.manual_seed(case.seed)
-    model = _build_model(case, device)
+    if model is None:
+        model = _build_model(case, device, say)
     training = case.mode in TRAINING_MODES
     model.train(training)
     optimizer = build_optimizer(case.optimizer, model.parameters()) if case.mode == "train" else None
@@ -120,11 +124,11 @@ def _update_in_backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> N
             parameter.register_post_accumulate_grad_hook(update)
 
 
-def _build_model(case: Case, device: torch.device) -> nn.Module:
+def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -> nn.Module:
     with device, _default_dtype(DTYPES[case.dtype]):
         if case.config is None:
             return build_external(case.model).to(device=device, dtype=DTYPES[case.dtype])
-        model: nn.Module = LanguageModel(case.config, case.host_memory_bytes)
+        model: nn.Module = LanguageModel(case.config, case.host_memory_bytes, say)
     if case.config.int8_inference and case.mode not in TRAINING_MODES:
         model = quantise_linears(model)
     return model

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from muse_bench.cli.options import BudgetOptions, ProtocolOptions, RunOptions, ScaleOptions, SizeOptions
-from muse_bench.config import Case, Execution, ModelConfig, Sizes
+from muse_bench.cli.options import DEFAULT_MODE, BudgetOptions, ProtocolOptions, RunOptions, ScaleOptions, SizeOptions
+from muse_bench.config import Case, Execution, Mode, ModelConfig, Sizes
 from muse_bench.errors import UsageError
 from muse_bench.models.presets import Preset
 from muse_bench.models.shapes import choose_shape
@@ -35,6 +35,7 @@ def build_cases(
 
     Raises: UsageError for an unknown model, and for sizes, choices or a budget that are not right.
     """
+    mode = protocol.mode or DEFAULT_MODE
     sizes, parameters = (scale, None) if isinstance(scale, SizeOptions) else _split_scale(scale)
     if not 0 <= protocol.seed < SEEDS:
         raise UsageError(f"--seed {protocol.seed} is not a seed: give a whole number from 0 to below 2^63")
@@ -43,15 +44,15 @@ def build_cases(
     cases = []
     for model in models:
         preset = None if ":" in model else find_model(model)
-        if preset is None and protocol.mode == "decode":
+        if preset is None and mode == "decode":
             raise UsageError(f"'{model}' cannot decode: only presets keep the state that decoding needs")
         if preset is None and parameters is not None:
             raise UsageError(f"'{model}' has sizes of its own: --params is for presets; leave it out")
         cases.append(
             Case(
                 model=model,
-                config=None if preset is None else _configure(preset, sizes, protocol, parameters),
-                mode=protocol.mode,
+                config=None if preset is None else _configure(preset, sizes, _reach(sizes, mode, protocol), parameters),
+                mode=mode,
                 dtype=protocol.dtype or (preset.dtype if preset else "fp32"),
                 batch=sizes.batch,
                 seq=sizes.seq,
@@ -59,8 +60,8 @@ def build_cases(
                 parameters_asked=parameters,
                 autocast=protocol.autocast,
                 optimizer=protocol.optimizer or (preset.optimizer if preset else "adamw"),
-                update=preset.update if preset and protocol.mode == "train" else "after",
-                execution=_execution(preset, protocol),
+                update=preset.update if preset and mode == "train" else "after",
+                execution=_execution(preset, mode),
                 logits=protocol.logits,
                 new_tokens=protocol.new_tokens,
                 micro_batch=protocol.micro_batch
@@ -78,9 +79,9 @@ def build_cases(
     return cases
 
 
-def _execution(preset: Preset | None, protocol: ProtocolOptions) -> Execution:
+def _execution(preset: Preset | None, mode: Mode) -> Execution:
     """Decoding is not captured: each token's position goes into it as a number, and a graph of all would be huge."""
-    return "eager" if preset is None or protocol.mode == "decode" else preset.execution
+    return "eager" if preset is None or mode == "decode" else preset.execution
 
 
 def check_timeout(options: RunOptions) -> None:
@@ -101,11 +102,12 @@ def _split_scale(scale: ScaleOptions) -> tuple[SizeOptions, int | None]:
     return sizes, parse_count(scale.params)
 
 
-def _configure(
-    preset: Preset, sizes: SizeOptions, protocol: ProtocolOptions, parameters: int | None = None
-) -> ModelConfig:
-    # Decoding goes on behind the prompt, so positions and caches must reach that far.
-    reach = sizes.seq + protocol.new_tokens if protocol.mode == "decode" else sizes.seq
+def _reach(sizes: SizeOptions, mode: Mode, protocol: ProtocolOptions) -> int:
+    """How far positions and caches must reach: decoding goes on behind the prompt."""
+    return sizes.seq + protocol.new_tokens if mode == "decode" else sizes.seq
+
+
+def _configure(preset: Preset, sizes: SizeOptions, reach: int, parameters: int | None = None) -> ModelConfig:
     plain = Sizes(
         vocab_size=sizes.vocab,
         d_model=sizes.d_model,

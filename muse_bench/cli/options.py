@@ -14,6 +14,7 @@ from muse_bench.config import Backend as BackendName
 from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace, choices
 
 DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate,muse"
+DEFAULT_MODE: Mode = "train"
 MODEL, PROTOCOL, RUNNING, OUTPUT = "Model", "Protocol", "Where and how it runs", "Output"
 
 Model = Annotated[
@@ -118,8 +119,14 @@ class ProtocolOptions:
     """What one step is, and how many there are."""
 
     mode: Annotated[
-        Mode, typer.Option(metavar="MODE", help=f"One of {', '.join(choices(Mode))}.", rich_help_panel=PROTOCOL)
-    ] = "train"
+        Mode | None,
+        typer.Option(
+            metavar="MODE",
+            help=f"One of {', '.join(choices(Mode))}.",
+            show_default=DEFAULT_MODE,
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None
     dtype: Annotated[
         Dtype | None,
         typer.Option(

@@ -34,13 +34,14 @@ def run_cases(
     finish: Finish,
     show: Callable[[RunFile], RenderableType],
     proofs: ProofOptions = NO_PROOFS,
+    caps: bool = False,
     written: Iterable[Format[RunFile]] | None = None,
 ) -> RunFile:
     """Runs the cases, saves each as it finishes, then shows them all and writes the other outputs.
 
     `finish` adds what takes all records so far: reductions and verdicts. `written` are the formats of the outputs, all
-    that there are unless told. What has finished is shown and written also when the run is interrupted or a case turns
-    out to be impossible; the exception goes on after that.
+    that there are unless told. `caps` is the Runner's. What has finished is shown and written also when the run is
+    interrupted or a case turns out to be impossible; the exception goes on after that.
     Raises: UsageError for a wrong option, before anything runs and with nothing written.
     """
     _check_gpu(backend, options.gpu)
@@ -48,7 +49,7 @@ def run_cases(
         raise UsageError("--prove runs the case on a CUDA GPU: leave out --gpu and --backend predict, or --prove")
     check_timeout(options)
     return keep_runs(
-        _runs(cases, backend, options, proofs, _within_host_memory(finish, cases[0].host_memory_bytes)),
+        _runs(cases, backend, options, proofs, caps, _within_host_memory(finish, cases[0].host_memory_bytes)),
         Outputs(options.output or (), formats().values() if written is None else written),
         show,
         total=len(cases),
@@ -111,7 +112,7 @@ def _check_gpu(backend: Backend, gpu: str | None) -> None:
 
 
 def _runs(
-    cases: Sequence[Case], backend: Backend, options: RunOptions, proofs: ProofOptions, finish: Finish
+    cases: Sequence[Case], backend: Backend, options: RunOptions, proofs: ProofOptions, caps: bool, finish: Finish
 ) -> Generator[RunFile]:
     """The run so far, after each case."""
     records: list[Record] = []
@@ -124,6 +125,7 @@ def _runs(
             gpu=options.gpu,
             proves=proofs.prove,
             bisects=proofs.bisect,
+            caps=caps,
             timeout_seconds=options.timeout,
             on_progress=bar.phase,
         ) as runner,

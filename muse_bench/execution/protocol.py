@@ -12,12 +12,16 @@ class Request(TypedDict):
 
     `smallest` asks a prediction for the least memory that does, too. `context_bytes` tells a capped run what to leave
     of the case's limit for the context; without it the run leaves what everything but the allocator holds by then.
+    `capped` measures under such a cap; `keeps` has the process keep its model for the next request, if that is for the
+    same one.
     """
 
     task: Task
     case: dict[str, Any]
     smallest: NotRequired[bool]
     context_bytes: NotRequired[int | None]
+    capped: NotRequired[bool]
+    keeps: NotRequired[bool]
 
 
 class Hello(TypedDict):

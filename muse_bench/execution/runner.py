@@ -23,9 +23,10 @@ from muse_bench.execution.blank import blank_record
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
+from muse_bench.link import LinkRates
 from muse_bench.measure.nvml import DeviceView, NvmlSampler, driver_version
 from muse_bench.predict.gpus import Gpu, find_gpu
-from muse_bench.record import Environment, Ledger, ModuleRow, Record, TimelinePoint
+from muse_bench.record import Environment, Ledger, ModuleRow, Proof, Record, TimelinePoint
 from muse_bench.units import format_bytes
 
 DEFAULT_GPU = "rtx-4060"
@@ -50,7 +51,9 @@ class Runner:
     On entry `backend` and `environment` are settled: 'auto' measures when the worker's torch sees a GPU.
     Without `explain` a measurement has its headline numbers alone, and a prediction no modules and no timeline.
     `proves` adds a run under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by
-    simulating. Processes that wait for their case import `preload`, and what optimizers import at their first step.
+    simulating. `caps` measures under such a cap at once, where weights in host memory take long to fill: cases in a
+    row that share such a model share a process, and have no ledger. Processes that wait for their case import
+    `preload`, and what optimizers import at their first step.
     Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
     """
 
@@ -66,6 +69,7 @@ class Runner:
         explain: bool = True,
         proves: bool = False,
         bisects: bool = False,
+        caps: bool = False,
         preload: Sequence[str] = (),
         timeout_seconds: float | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
@@ -75,6 +79,7 @@ class Runner:
         self._explains = explain
         self._proves = proves
         self._bisects = bisects
+        self._caps = caps
         self._timeout_seconds = timeout_seconds
         self._on_progress = on_progress
         setting = WORKSPACE_ENVIRONMENT[workspace]
@@ -84,6 +89,7 @@ class Runner:
         else:
             self._variables[PRELOAD_VARIABLE] = ",".join(("torch._dynamo", *preload))
         self._spares: collections.deque[WorkerProcess] = collections.deque()
+        self._shared: WorkerProcess | None = None  # has the model of the case before
 
     def __enter__(self) -> Self:
         named = None if self._gpu_name is None else choose_gpu(self._gpu_name)
@@ -128,7 +134,10 @@ class Runner:
 
             begun = time.monotonic()
             say("starting")
-            if self.backend == "cuda":
+            if self.backend == "cuda" and self._caps and _is_streamed(case):
+                following = cases[index + 1] if index + 1 < len(cases) else None
+                record = self._measure_capped(case, say, keeps=following is not None and following.shares_model(case))
+            elif self.backend == "cuda":
                 record = self._with_proofs(self._measure(case, say), case, say)
             else:
                 record = self._predict(case, say)
@@ -170,6 +179,15 @@ class Runner:
         )
 
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
+        record = self._measure_headline(Request(task="peaks", case=case.to_json()), case, say)
+        return self._explain(record, case, say) if self._explains and record.status == "ok" else record
+
+    def _measure_capped(self, case: Case, say: Callable[[str], None], *, keeps: bool) -> Record:
+        """The run is its own proof, in a process that the next case may share."""
+        request = Request(task="peaks", case=case.to_json(), capped=True, keeps=keeps)
+        return self._measure_headline(request, case, say)
+
+    def _measure_headline(self, request: Request, case: Case, say: Callable[[str], None]) -> Record:
         record = blank_record(case, "measured", self.environment.gpu)
         with NvmlSampler() as sampler:
 
@@ -181,7 +199,7 @@ class Runner:
                 say(phase)
 
             try:
-                result = self._ask_fresh("peaks", case, follow, sampler)
+                result = self._send(request, follow, sampler)
             except WorkerDied as error:
                 return dataclasses.replace(record, status="crashed", reason=str(error))
             finally:
@@ -191,10 +209,9 @@ class Runner:
         if (failed := _failure(record, result)) is not None:
             return failed
         values = result["values"]
-        self.environment = dataclasses.replace(self.environment, **values.pop("gpu"))
-        record = dataclasses.replace(record, gpu=self.environment.gpu, **values)
-        record = _with_device(record, view)
-        return self._explain(record, case, say) if self._explains else record
+        self.environment = dataclasses.replace(self.environment, **values["gpu"])
+        record = dataclasses.replace(record, gpu=self.environment.gpu, **values["peaks"])
+        return _with_cap(_with_link(_with_device(record, view), values["link"]), values["capped"], case)
 
     def _explain(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
         """Adds the ledger of a separate, instrumented run; what the two runs differ by is unattributed."""
@@ -225,7 +242,7 @@ class Runner:
         request = Request(task="prove", case=case.to_json(), context_bytes=context_bytes)
         with NvmlSampler() as sampler:
             try:
-                result = self._send_fresh(request, say, sampler)
+                result = self._send(request, say, sampler)
             except WorkerDied as error:
                 raise Unproven(str(error)) from error
             view = sampler.stop()
@@ -234,21 +251,30 @@ class Runner:
         return Attempt(**result["values"], device_peak_bytes=view.process_peak_bytes)
 
     def _ask_fresh(self, task: Task, case: Case, say: Callable[[str], None], sampler: NvmlSampler | None) -> Result:
-        return self._send_fresh(_request(task, case), say, sampler)
+        return self._send(_request(task, case), say, sampler)
 
-    def _send_fresh(self, request: Request, say: Callable[[str], None], sampler: NvmlSampler | None) -> Result:
-        """Asks a process that has done nothing yet, and starts the next one meanwhile."""
-        worker = self._worker()
-        self._spares.popleft()
+    def _send(self, request: Request, say: Callable[[str], None], sampler: NvmlSampler | None) -> Result:
+        """Asks the process that was kept, or one that has done nothing yet, and then starts the next one meanwhile."""
+        worker, self._shared, keeps = self._shared or self._fresh(), None, False
         try:
-            worker.hello()
-            while len(self._spares) < SPARES:
-                self._spares.append(WorkerProcess(self._variables))
             if sampler is not None:
                 sampler.watch(worker.pid)
-            return worker.ask(request, self._timeout_seconds, say)
+            result = worker.ask(request, self._timeout_seconds, say)
+            keeps = bool(request.get("keeps")) and result["status"] == "ok"
+            return result
         finally:
-            worker.close()
+            if keeps:
+                self._shared = worker
+            else:
+                worker.close()
+
+    def _fresh(self) -> WorkerProcess:
+        worker = self._worker()
+        self._spares.popleft()
+        worker.hello()
+        while len(self._spares) < SPARES:
+            self._spares.append(WorkerProcess(self._variables))
+        return worker
 
     def _worker(self) -> WorkerProcess:
         if not self._spares:
@@ -258,6 +284,9 @@ class Runner:
     def _close_spares(self) -> None:
         while self._spares:
             self._spares.popleft().close()
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
 
 def _request(task: Task, case: Case) -> Request:
@@ -313,6 +342,34 @@ def _with_device(record: Record, view: DeviceView) -> Record:
         context_bytes=context,
         notes=(*record.notes, *notes),
     )
+
+
+def _with_link(record: Record, rates: dict[str, Any] | None) -> Record:
+    """Adds the least times that the record's copies take, at the rates that the same process saw."""
+    if rates is None or not (record.to_device_bytes or record.to_host_bytes):
+        return record
+    link, each = LinkRates(**rates), record.new_token_to_device_bytes
+    return dataclasses.replace(
+        record,
+        link_seconds=link.seconds(record.to_device_bytes or 0, record.to_host_bytes or 0),
+        new_token_link_seconds=link.seconds(each, 0) if each else None,
+        link_source=link.source,
+    )
+
+
+def _with_cap(record: Record, capped: dict[str, Any] | None, case: Case) -> Record:
+    """Adds the proof that a run under a cap is by itself, if the context left it no more than it had."""
+    if capped is None:
+        return record
+    steps = 1 if case.single_step else max(case.warmup_steps, 1) + case.measured_steps
+    proof = Proof(ran=True, steps=steps, **capped)
+    if record.device_peak_bytes is not None and record.device_peak_bytes > case.limit_bytes:
+        return _noted(record, f"no proof: the device held {format_bytes(record.device_peak_bytes)} under the cap")
+    return dataclasses.replace(record, proof=proof)
+
+
+def _is_streamed(case: Case) -> bool:
+    return case.config is not None and case.config.weights == "host"
 
 
 def _noted(record: Record, note: str) -> Record:

@@ -66,14 +66,15 @@ def _answer_case(request: Request, say: Say) -> dict[str, Any]:
     return TASKS[request["task"]](Case.from_json(request["case"]), say, request)
 
 
-def _peaks(case: Case, say: Say, _: Request) -> dict[str, Any]:
-    from muse_bench.measure.cuda import measure_peaks
+def _peaks(case: Case, say: Say, request: Request) -> dict[str, Any]:
+    from muse_bench.measure.shared import measure_shared
 
     def before_timing() -> None:
         say(TIMING)
         sys.stdin.readline()  # the answer: the device is no longer sampled, and processes that wait are still
 
-    return {**dataclasses.asdict(measure_peaks(case, say, before_timing)), "gpu": gpu_facts()}
+    how = {name: bool(request.get(name)) for name in ("capped", "keeps")}
+    return {**dataclasses.asdict(measure_shared(case, say, before_timing, **how)), "gpu": gpu_facts()}
 
 
 def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:

@@ -34,12 +34,8 @@ def run_capped(case: Case, context_bytes: int | None, say: Callable[[str], None]
         context_bytes: what the case's context is known to take, libraries included. None takes what the device holds
             before anything is built: other processes' memory counts as ours then.
     """
-    torch.cuda.init()
+    cap, context = set_cap(case, context_bytes)
     device = torch.device("cuda", torch.cuda.current_device())
-    total = torch.cuda.mem_get_info(device)[1]
-    context = _outside_bytes(device) if context_bytes is None else context_bytes
-    cap = min(max(case.limit_bytes - context, 0), total)
-    torch.cuda.set_per_process_memory_fraction(cap / total, device)
     steps, ran = 0, True
     try:
         say("building")
@@ -61,6 +57,17 @@ def run_capped(case: Case, context_bytes: int | None, say: Callable[[str], None]
         alloc_retries=torch.cuda.memory_stats().get("num_alloc_retries", 0),
         stopped_by_cap=not ran and torch.cuda.memory_reserved() + torch.cuda.mem_get_info(device)[0] >= cap,
     )
+
+
+def set_cap(case: Case, context_bytes: int | None) -> tuple[int, int]:
+    """This process's allocator may take no more than the case's limit less the context; returns these two, in bytes."""
+    torch.cuda.init()
+    device = torch.device("cuda", torch.cuda.current_device())
+    total = torch.cuda.mem_get_info(device)[1]
+    context = _outside_bytes(device) if context_bytes is None else context_bytes
+    cap = min(max(case.limit_bytes - context, 0), total)
+    torch.cuda.set_per_process_memory_fraction(cap / total, device)
+    return cap, context
 
 
 def steps_of(case: Case) -> int:

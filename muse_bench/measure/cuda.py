@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from muse_bench.config import Case
-from muse_bench.workload import Workload, build_workload
+from muse_bench.workload import Workload
 
 TIMED_STEPS = 10
 TIMED_SECONDS = 3.0
+WARM_SECONDS = 1.0  # a run that takes as long has nothing left to warm up
 SETTLE_SECONDS = 0.05
 
 
@@ -34,16 +35,14 @@ class Peaks:
     state_per_sequence_bytes: int | None
 
 
-def measure_peaks(case: Case, say: Callable[[str], None], protocol_over: Callable[[], None]) -> Peaks:
-    """Builds and runs the case: the cold peak of the first step, the steady peak after the warm-up, then the time.
+def measure_peaks(work: Workload, say: Callable[[str], None], protocol_over: Callable[[], None]) -> Peaks:
+    """Runs what was built: the cold peak of the first step, the steady peak after the warm-up, then the time.
 
     `protocol_over` is called before the steps that only measure time.
 
     Raises: torch.cuda.OutOfMemoryError when it does not fit.
     """
-    device = torch.device("cuda", torch.cuda.current_device())
-    say("building")
-    work = build_workload(case, device)
+    case = work.case
     say("first step")
     cold = _peak_of(work, 1)
     steady = cold
@@ -104,7 +103,7 @@ def decode_speeds(case: Case, step_seconds: float, prefill_seconds: float) -> di
 
 
 def _time_of(work: Workload, run: Callable[[], None], warm: int) -> float:
-    """The median of up to TIMED_STEPS runs in seconds, by events on the device, after some to warm up."""
+    """The median of up to TIMED_STEPS runs in seconds, by events on the device, after some to warm up unless long."""
     times: list[float] = []
     begun = time.monotonic()
     for index in range(TIMED_STEPS + warm):
@@ -115,8 +114,9 @@ def _time_of(work: Workload, run: Callable[[], None], warm: int) -> float:
         end.synchronize()
         if work.optimizer is None:  # outside the timed region: the protocol itself keeps its gradients
             work.model.zero_grad(set_to_none=True)
-        if index >= warm:
-            times.append(start.elapsed_time(end) / 1_000)
+        seconds = start.elapsed_time(end) / 1_000
+        if index >= warm or seconds > WARM_SECONDS:
+            times.append(seconds)
         if times and time.monotonic() - begun > TIMED_SECONDS:
             break
     return statistics.median(times)

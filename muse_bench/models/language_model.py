@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from muse_bench import scopes
 from muse_bench.config import ModelConfig
+from muse_bench.errors import HostMemoryShort
 from muse_bench.layers.embedding import INITIAL_STD, HybridEmbedding, build_embedding
 from muse_bench.layers.head import DenseHead, Head, LowRankHead, build_head, plain_loss
 from muse_bench.layers.local_attention import LocalAttention
@@ -23,12 +24,15 @@ from muse_bench.layers.norm import build_norm
 from muse_bench.layers.quantised import initialise
 from muse_bench.layers.recompute import HostStore, recomputed
 from muse_bench.models.block import Block, EncoderBlock, go_through
+from muse_bench.models.parameters import count_parameters
 from muse_bench.stored import Int8Parameter, stored_together
 from muse_bench.streaming import traffic
+from muse_bench.streaming.countdown import Countdown
 from muse_bench.streaming.memory import HostMemory
 from muse_bench.streaming.page import Page, memory_for
 from muse_bench.streaming.table import HostTable
 from muse_bench.streaming.weights import HostWeights, OptimizerState, matrices
+from muse_bench.units import format_count
 from muse_kernels import host_rows
 from muse_kernels.chunks import slices
 
@@ -41,11 +45,18 @@ class LanguageModel(nn.Module):
     """Token ids (batch, seq) to logits (batch, seq, vocab_size), or straight to the loss.
 
     `host_memory_bytes` is what weights in host memory, with what goes with them, may take; else what the kernel has.
+    `say` hears how far the filling of host memory has come.
+    Raises: HostMemoryShort.
     """
 
-    def __init__(self, config: ModelConfig, host_memory_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        host_memory_bytes: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         super().__init__()
-        self.config, self._host_memory_bytes = config, host_memory_bytes
+        self.config, self._host_memory_bytes, self._say = config, host_memory_bytes, say
         self.embedding = build_embedding(config)
         learned = config.positions == "learned"
         self.positions = nn.Embedding(config.max_seq_len, config.d_model) if learned else None
@@ -68,7 +79,12 @@ class LanguageModel(nn.Module):
         """Weights of each block move to host memory, where all have a place, before the next block is built."""
         with torch.device("meta"):
             memory = self._memory_for(Block(self.config, index) for index in range(self.config.n_layers))
-        pages = [page for _ in range(self.config.n_layers) for page in _pages_of(self._add_block(), memory)]
+        pages: list[Page] = []
+        countdown = Countdown("drawing weights into host memory", self._say)
+        for _ in range(self.config.n_layers):
+            pages += _pages_of(self._add_block(), memory)
+            done = sum(page.size_bytes for page in pages)
+            countdown(done, done * self.config.n_layers // len(self.blocks))
         self._watch_gradients()
         self._take_turns(pages, memory)
 
@@ -314,7 +330,14 @@ class LanguageModel(nn.Module):
         """Host memory with a place for the weights of these blocks and the table."""
         halves = (stored_together(half) for block in blocks for half in _halves(block))
         pages = itertools.chain(halves, [stored_together([self._table_weight])])
-        return memory_for(pages, self._table_weight.device, self._host_memory_bytes)
+        countdown = Countdown("making host memory ready", self._say)
+        try:
+            return memory_for(pages, self._table_weight.device, self._host_memory_bytes, countdown)
+        except HostMemoryShort as error:
+            if not error.fitting_bytes:
+                raise
+            fitting = count_parameters(self.config) * error.fitting_bytes // error.needed_bytes
+            raise error.with_hint(f"about --params {format_count(fitting)} would fit") from None
 
     def _take_turns(self, pages: Sequence[Page], memory: HostMemory | None) -> None:
         parts = [half for block in self.blocks for half in _halves(block)]

@@ -90,12 +90,21 @@ def execution_text(record: Record) -> str:
 
 
 def link_text(record: Record) -> str:
-    """The least time that copies between host and device take; nothing where there are none or it is not known."""
+    """The least time that copies between host and device take, and its share of the time measured, if there is one.
+
+    Nothing where there are no copies, or their time is not known.
+    """
     if record.link_seconds is None:
         return ""
+    step = _least_text(record.link_seconds, record.step_time_seconds)
     each = record.new_token_link_seconds
-    token = "" if each is None else f", {duration_text(each)} a new token"
-    return f"at least {duration_text(record.link_seconds)} a step{token} over the host link"
+    token = "" if each is None else f", {_least_text(each, record.new_token_seconds)} a new token"
+    return f"at least {step} a step{token} over the host link"
+
+
+def _least_text(least: float, taken: float | None) -> str:
+    share = "" if not taken else f" ({percent_text(least / taken)} of the {duration_text(taken)} taken)"
+    return f"{duration_text(least)}{share}"
 
 
 def peculiarities(records: Iterable[Record]) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from muse_bench.streaming import traffic
-from muse_bench.streaming.memory import ALIGNMENT, HostMemory
+from muse_bench.streaming.memory import ALIGNMENT, HostMemory, Progress
 
 
 class Page:
@@ -130,7 +130,10 @@ def page_starts(tensors: Sequence[Tensor]) -> tuple[int, ...]:
 
 
 def memory_for(
-    pages: Iterable[Sequence[Tensor]], device: torch.device, total_bytes: int | None = None
+    pages: Iterable[Sequence[Tensor]],
+    device: torch.device,
+    total_bytes: int | None = None,
+    progress: Progress | None = None,
 ) -> HostMemory | None:
     """Memory with a place for each page of such tensors, to the byte, of that total; None on `meta`.
 
@@ -139,5 +142,5 @@ def memory_for(
     if device.type == "meta":
         return None
     memory = HostMemory(device, total_bytes=total_bytes)
-    memory.reserve([page_starts(tensors)[-1] for tensors in pages])
+    memory.reserve([page_starts(tensors)[-1] for tensors in pages], progress)
     return memory

@@ -13,6 +13,7 @@ from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.predict.trace import trace_case
+from muse_bench.stored import Int8Parameter
 from muse_bench.workload import build_workload
 
 CPU = torch.device("cpu")
@@ -117,8 +118,11 @@ def test_every_model_takes_two_steps_in_every_mode(name, mode):
     work.step()
     after = values(work)
     for parameter_name, parameter in work.model.named_parameters():
-        assert after[parameter_name].isfinite().all(), parameter_name
-        assert torch.equal(after[parameter_name], before[parameter_name]) == (mode != "train"), parameter_name
+        stored_name = parameter_name
+        if isinstance(parameter, Int8Parameter):
+            stored_name = parameter_name.removesuffix("weight") + "steps"
+        assert after[stored_name].isfinite().all(), parameter_name
+        assert torch.equal(after[stored_name], before[stored_name]) == (mode != "train"), parameter_name
         gradient = work.model.gradients()[parameter_name] if name != "encoder" else parameter.grad
         assert (gradient is not None) == (mode == "forward-backward"), parameter_name
         assert gradient is None or gradient.isfinite().all(), parameter_name

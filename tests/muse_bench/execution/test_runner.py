@@ -307,13 +307,19 @@ class FakeSampler:
 
 
 PEAKS = {
-    "parameters": 7,
-    "peak_allocated_bytes": 100 * MIB,
-    "cold_peak_allocated_bytes": 90 * MIB,
-    "peak_reserved_bytes": 120 * MIB,
-    "step_time_seconds": 0.5,
-    "tokens_per_second": 48.0,
-    "host_bytes": {"checkpoints": 5},
+    "peaks": {
+        "parameters": 7,
+        "peak_allocated_bytes": 100 * MIB,
+        "cold_peak_allocated_bytes": 90 * MIB,
+        "peak_reserved_bytes": 120 * MIB,
+        "step_time_seconds": 0.5,
+        "tokens_per_second": 48.0,
+        "host_bytes": {"checkpoints": 5},
+        "to_device_bytes": 40 * MIB,
+        "to_host_bytes": 10 * MIB,
+    },
+    "capped": None,
+    "link": None,
     "gpu": {"gpu": "NVIDIA H200", "gpu_total_bytes": 1 << 37, "compute_capability": "9.0"},
 }
 LEDGER = {
@@ -359,6 +365,52 @@ def test_a_measurement_has_its_headline_and_its_ledger_from_two_fresh_processes(
     assert record.context_bytes == 780 * MIB
     assert sorted(one.tasks for one in worker.all if one.tasks) == [["ledger"], ["peaks"]]
     assert all(one.closed for one in worker.all)
+
+
+UNDER_A_CAP = {
+    **PEAKS,
+    "capped": {"cap_bytes": 5 << 30, "context_bytes": 600 * MIB, "alloc_retries": 1},
+    "link": {"to_device": 100.0 * MIB, "to_host": 50.0 * MIB, "both": 25.0 * MIB},
+}
+
+
+def streamed(mode, **changes):
+    return preset("muse", mode=mode, **changes)
+
+
+def test_cases_with_one_model_in_host_memory_share_a_capped_process(worker):
+    """Each would fill host memory anew; 10 MiB cross in both directions at 25 MiB/s, and 30 MiB alone at 100."""
+    worker.answers["peaks"] = UNDER_A_CAP
+    cases = [streamed("inference"), streamed("decode"), streamed("inference", seed=1), preset("tuned")]
+    with Runner("cuda", caps=True) as runner:
+        records = list(runner.run(cases))
+    tasks = sorted(one.tasks for one in worker.all if one.tasks)
+    assert tasks == [["ledger"], ["peaks"], ["peaks"], ["peaks", "peaks"]]
+    assert all(one.closed for one in worker.all)
+    for record in records[:3]:
+        assert record.ledger is None
+        assert record.proof.ran
+        assert record.proof.cap_bytes == 5 << 30
+        assert record.proof.alloc_retries == 1
+        assert record.link_seconds == pytest.approx(10 / 25 + 30 / 100)
+
+
+def test_a_model_is_not_kept_by_a_process_that_failed(worker):
+    worker.answers["peaks"] = {"status": "oom", "reason": "9 GiB"}
+    with Runner("cuda", caps=True) as runner:
+        failed, again = runner.run([streamed("inference"), streamed("decode")])
+    assert failed.status == again.status == "oom"
+    assert sorted(one.tasks for one in worker.all if one.tasks) == [["peaks"], ["peaks"]]
+    assert all(one.closed for one in worker.all)
+
+
+def test_a_device_that_held_more_than_the_limit_is_no_proof(worker):
+    """The context grew after the cap was set: 900 MiB were sampled."""
+    worker.answers["peaks"] = UNDER_A_CAP
+    with Runner("cuda", caps=True) as runner:
+        record = run_one(runner, streamed("inference", budget_bytes=800 * MIB))
+    assert record.proof is None
+    assert any("no proof" in note for note in record.notes)
 
 
 def test_no_process_measures_two_cases(worker):

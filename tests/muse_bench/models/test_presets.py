@@ -117,7 +117,7 @@ def test_a_share_divides_without_remainder():
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_sizes_reach_the_model(name):
-    """Two have heads of their own: the reports' baseline 8, and muse and streamed one for each 128 of the width, at least one."""
+    """Some have heads of their own: the reports' baseline 8, muse and streamed one for each 128 of the width."""
     config = find_preset(name).configure(Sizes(vocab_size=61, d_model=48, n_layers=3, n_heads=4, seq_len=7))
     assert (config.vocab_size, config.d_model, config.n_layers, config.max_seq_len) == (61, 48, 3, 7)
     assert config.n_heads == {"encoder": 8, "muse": 1, "streamed": 1}.get(name, 4)

@@ -41,6 +41,7 @@ LINK = {
     "to_device_bytes": 40 << 30,
     "to_host_bytes": 20 << 30,
     "link_seconds": 2.5,
+    "step_time_seconds": None,
     "link_source": "PCIe 4.0 x8, theoretical",
 }
 
@@ -53,6 +54,12 @@ def test_what_crosses_the_link_is_shown_with_the_time_that_it_takes_at_least(run
     text = draw(single(_alone(run, 0, **LINK, **token)), 120)
     assert "in a step, 20.00 GiB to the device for a new token:\n" in text
     assert "at least 2,500.0 ms a step, 1,250.0 ms a new token over the host link" in text
+
+
+def test_what_was_measured_shows_how_much_of_it_the_link_needs(run, draw):
+    taken = {"step_time_seconds": 3.125, "new_token_link_seconds": 1.25, "new_token_seconds": 1.25}
+    text = draw(single(_alone(run, 0, **{**LINK, **taken})), 120)
+    assert "at least 2,500.0 ms (80.0 % of the 3,125.0 ms taken) a step, 1,250.0 ms (100.0 % of" in text
 
 
 def test_a_record_that_does_not_say_what_crosses_shows_no_line_of_it(run, draw):
