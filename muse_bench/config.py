@@ -29,7 +29,7 @@ Mode = Literal["train", "forward-backward", "inference", "decode"]
 Norm = Literal["layer-norm", "rms-norm"]
 Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "muon-8bit", "apollo-mini", "sgd", "adafactor", "none"]
 Positions = Literal["none", "learned"]
-Residence = Literal["device", "host"]
+Residence = Literal["device", "host", "accelerate"]
 Update = Literal["after", "in-backward"]
 WeightFormat = Literal["native", "int8"]
 Workspace = Literal["default", "off"]
@@ -73,6 +73,8 @@ class ModelConfig:
     Ranks are None where the chosen part has none. `weight_format` is that of the blocks' matrices, in training too.
     `max_seq_len` sizes learned positions and decode caches. `inference_slots` is how many halves of blocks are on the
     device at a time when weights are in host memory and nothing is trained: with 2, copies run beside the computation.
+    With `weights` 'accelerate' a peer's engine keeps them in
+    host memory; it copies a module's weights each time that the module runs, so a prompt is then read in one go.
     Raises: UsageError on a size or rank that is not positive, a part that needs a rank without one, an unknown
         part, a d_model that its heads do not divide, or a dropout or penalty out of range.
     """
@@ -138,6 +140,8 @@ class ModelConfig:
                 raise UsageError("attention_every needs an attention_window of 1 token or more")
         if self.weights == "host" and (self.checkpointing != "sublayers" or self.head == "tied" or self.int8_inference):
             raise UsageError("weights 'host' needs checkpointing 'sublayers', a head of its own, and no int8_inference")
+        if self.weights == "accelerate" and (self.int8_inference or self.weight_format == "int8" or self.gate_l1):
+            raise UsageError("weights 'accelerate' needs weight_format 'native', and no int8_inference or gate_l1")
         if self.weight_format == "int8" and self.block == "encoder":
             raise UsageError("block 'encoder' is PyTorch's own: choose weight_format 'native', or block 'pre-norm'")
         if self.mixer == "matrix-ar-ssm":
@@ -198,6 +202,8 @@ class Case:
             raise UsageError(
                 f"micro-batch {self.micro_batch} with an update in backward would update after each: leave one out"
             )
+        if self.mode in TRAINING_MODES and self.config is not None and self.config.weights == "accelerate":
+            raise UsageError(f"weights 'accelerate' are not for {self.mode}: choose --mode inference or decode")
         if self.mode == "train" and self.update == "after" and self.config and self.config.weights == "host":
             raise UsageError("weights in host memory are updated in backward: set update to 'in-backward'")
         if (

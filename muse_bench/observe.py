@@ -20,6 +20,7 @@ from muse_bench import scopes
 from muse_bench.config import Case
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.stored import stored
+from muse_bench.streaming.accelerated import arrivals
 from muse_bench.timeline import Label, Op, Trace
 from muse_bench.workload import Workload, build_workload
 
@@ -93,7 +94,7 @@ class Observer(TorchDispatchMode):
         if work.optimizer is not None:
             handles.append(work.optimizer.register_step_pre_hook(lambda *_: self._before_optimizer(work)))
             handles.append(work.optimizer.register_step_post_hook(lambda *_: self._after_optimizer(work)))
-        with scopes.listening(self._mark_boundary):
+        with scopes.listening(self._mark_boundary), arrivals(work.model, self._label_arrived):
             try:
                 yield
             finally:
@@ -149,6 +150,12 @@ class Observer(TorchDispatchMode):
     def _label_parameter(self, parameter: Tensor, owner: str) -> None:
         for tensor in {parameter, *stored(parameter)}:
             self.label(tensor, Label("parameters", owner))
+
+    def _label_arrived(self, module: nn.Module) -> None:
+        owner = self._names.get(id(module), scopes.current())
+        for name, parameter in module.named_parameters():
+            if not parameter.is_meta:
+                self._label_parameter(parameter, ".".join(filter(None, (owner, name.rpartition(".")[0]))))
 
     def _gradient_hooks(self, model: nn.Module) -> list[Any]:
         def hook(parameter: Tensor, name: str) -> None:

@@ -80,8 +80,13 @@ def build_cases(
 
 
 def _execution(preset: Preset | None, mode: Mode) -> Execution:
-    """Decoding is not captured: each token's position goes into it as a number, and a graph of all would be huge."""
-    return "eager" if preset is None or mode == "decode" else preset.execution
+    """Decoding is not captured: each token's position goes into it as a number, and a graph of all would be huge.
+
+    Nor is what accelerate copies: it waits for each copy, which no graph can hold.
+    """
+    if preset is None or mode == "decode" or preset.parts.get("weights") == "accelerate":
+        return "eager"
+    return preset.execution
 
 
 def check_timeout(options: RunOptions) -> None:

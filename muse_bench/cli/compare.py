@@ -40,6 +40,7 @@ def compare(
       muse-bench compare --models tuned,ultra --gpu rtx-3080 --output peaks.md
       muse-bench compare --params 1.3b --models tuned,muse
       muse-bench compare --mode inference --logits last --batch 4
+      muse-bench compare --mode inference --models muse,muse+weights=accelerate
     """
     names = split_models(models)
     against = choose_baseline(names, baseline)

@@ -21,6 +21,7 @@ from muse_bench.execution.runner import Runner
 from muse_bench.record import Record, RunFile
 from muse_bench.report import Format, Run, formats
 from muse_bench.report.words import NO_GPU
+from muse_bench.streaming.peer import check_accelerate
 
 NO_PROOFS = ProofOptions()
 Finish = Callable[[Sequence[Record]], tuple[Record, ...]]
@@ -134,6 +135,8 @@ def _runs(
             raise UsageError(
                 "--prove runs the case on a CUDA GPU, and there is none here: leave it out for a prediction"
             )
+        if any(case.config is not None and case.config.weights == "accelerate" for case in cases):
+            check_accelerate(copies=runner.backend == "cuda")
         no_gpu = backend == "auto" and options.gpu is None and runner.backend == "predict"
         for record in runner.run(cases):
             records.append(dataclasses.replace(record, notes=(*record.notes, NO_GPU)) if no_gpu else record)

@@ -31,6 +31,14 @@ class DenseEmbedding(nn.Embedding):
         return linear_cross_entropy(x.flatten(0, -2), self.weight, targets.flatten())
 
 
+class LearnedPositions(nn.Embedding):
+    """One row of d_model values a position."""
+
+    def forward(self, start: int, end: int) -> Tensor:  # type: ignore[override]
+        """The rows from start to end, (end - start, d_model)."""
+        return self.weight[start:end]
+
+
 class FactorisedEmbedding(nn.Module):
     """A row of `rank` values a token, projected to d_model: V x rank x d in place of V x d."""
 

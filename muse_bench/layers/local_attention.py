@@ -50,11 +50,11 @@ class LocalAttention(nn.Module):
         q, k, v = projected.unflatten(-1, (-1, self.head_dim)).split((self.heads, self.key_heads, self.key_heads), 2)
         return q, k, v
 
-    def new_state(self, batch: int, max_seq_len: int) -> WindowCache:
-        """An empty cache; its size depends on the window, or on the text where that is shorter."""
+    def new_state(self, batch: int, max_seq_len: int, device: torch.device | None = None) -> WindowCache:
+        """An empty cache, beside the weights unless told, of the window's size, or the text's where that is shorter."""
         like = self.key_norm  # the weights may be stored as int8
         shape = (batch, self.key_heads, min(self.window, max_seq_len), self.head_dim)
-        return WindowCache(like.new_zeros(shape), like.new_zeros(shape))
+        return WindowCache(like.new_zeros(shape, device=device), like.new_zeros(shape, device=device))
 
     def _windows(self, projected: Tensor) -> Tensor:
         """Whole windows side by side as rows of a batch, then what is left."""

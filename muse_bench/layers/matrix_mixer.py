@@ -86,13 +86,13 @@ class MatrixMixer(nn.Module):
         out: Tensor = self.out(gated_rms_norm(read, v, self.skip, gate, self.norm))
         return out
 
-    def new_state(self, batch: int, max_seq_len: int) -> MatrixState:
-        """An empty state; its size does not depend on the length."""
+    def new_state(self, batch: int, max_seq_len: int, device: torch.device | None = None) -> MatrixState:
+        """An empty state, beside the weights unless told; its size does not depend on the length."""
         like = self.norm  # the weights may be stored as int8
         shape = (batch, self.heads, self.state_size, self.width // self.heads)
         return MatrixState(
-            like.new_zeros(shape, dtype=accumulation_dtype(like.dtype)),
-            like.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.channels),
+            like.new_zeros(shape, dtype=accumulation_dtype(like.dtype), device=device),
+            like.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.channels, device=device),
         )
 
 

@@ -64,11 +64,11 @@ class Attention(nn.Module):
         out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, seq, d_model))
         return out
 
-    def new_state(self, batch: int, max_seq_len: int) -> KeyValueCache:
-        """An empty cache for sequences of up to max_seq_len tokens."""
+    def new_state(self, batch: int, max_seq_len: int, device: torch.device | None = None) -> KeyValueCache:
+        """An empty cache, beside the weights unless told, for sequences of up to max_seq_len tokens."""
         shape = (batch, self.n_heads, max_seq_len, self.head_dim)
         like = self.out.bias  # the weight may be stored as int8
-        return KeyValueCache(like.new_zeros(shape), like.new_zeros(shape))
+        return KeyValueCache(like.new_zeros(shape, device=device), like.new_zeros(shape, device=device))
 
 
 class CausalConvolution(nn.Module):
@@ -138,12 +138,12 @@ class SemiseparableMixer(nn.Module):
         """How many of the ranks are in use: the mean over tokens of the number of gates above one half."""
         return float((self.gates(x) > 0.5).sum(-1).float().mean())
 
-    def new_state(self, batch: int, max_seq_len: int) -> RecurrentState:
-        """An empty state; its size does not depend on the length."""
+    def new_state(self, batch: int, max_seq_len: int, device: torch.device | None = None) -> RecurrentState:
+        """An empty state, beside the weights unless told; its size does not depend on the length."""
         like = self.out.bias  # the weight may be stored as int8
         return RecurrentState(
-            like.new_zeros(batch, self.rank, dtype=accumulation_dtype(like.dtype)),
-            like.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.d_model),
+            like.new_zeros(batch, self.rank, dtype=accumulation_dtype(like.dtype), device=device),
+            like.new_zeros(batch, CONVOLUTION_WIDTH - 1, self.d_model, device=device),
         )
 
     def _scores(self, x: Tensor) -> Tensor:

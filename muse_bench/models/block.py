@@ -61,7 +61,8 @@ class EncoderBlock(nn.TransformerEncoderLayer):
 
 def go_through(block: Block, x: Tensor, chunk: int, state: State | None) -> None:
     """Adds to x (batch, seq, d_model) what each half of the block makes of it, a chunk of the sequence at a time."""
-    halves = list(block.sublayers(block.mixer.new_state(*x.shape[:2]) if state is None else state))
+    batch, seq = x.shape[:2]
+    halves = list(block.sublayers(block.mixer.new_state(batch, seq, x.device) if state is None else state))
     for place in range(len(halves)):
         part = halves.pop(0)  # with it goes the mixer's state, which nobody goes on from
         with block.lend(place):

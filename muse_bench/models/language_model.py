@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from muse_bench import scopes
 from muse_bench.config import ModelConfig
 from muse_bench.errors import HostMemoryShort
-from muse_bench.layers.embedding import INITIAL_STD, HybridEmbedding, build_embedding
+from muse_bench.layers.embedding import INITIAL_STD, HybridEmbedding, LearnedPositions, build_embedding
+from muse_bench.layers.ffn import LowRankFFN
 from muse_bench.layers.head import DenseHead, Head, LowRankHead, build_head, plain_loss
 from muse_bench.layers.local_attention import LocalAttention
 from muse_bench.layers.matrix_mixer import MatrixMixer
@@ -27,6 +28,7 @@ from muse_bench.models.block import Block, EncoderBlock, go_through
 from muse_bench.models.parameters import count_parameters
 from muse_bench.stored import Int8Parameter, stored_together
 from muse_bench.streaming import traffic
+from muse_bench.streaming.accelerated import AcceleratedWeights, sizes_of
 from muse_bench.streaming.countdown import Countdown
 from muse_bench.streaming.memory import HostMemory
 from muse_bench.streaming.page import Page, memory_for
@@ -39,6 +41,7 @@ from muse_kernels.chunks import slices
 MOST_CHUNKS = 64  # of a prompt: each costs launches, however short
 TRAINING_SLOTS = 2  # in which weights take turns: the next is copied while one is at work
 PREFILL_CHUNKS = 4  # that a block reads before the next: weights in host memory are copied once for them
+READ_WEIGHTS_INSIDE = (LowRankFFN, EncoderBlock)  # and do not call the modules that have these
 
 
 class LanguageModel(nn.Module):
@@ -59,7 +62,7 @@ class LanguageModel(nn.Module):
         self.config, self._host_memory_bytes, self._say = config, host_memory_bytes, say
         self.embedding = build_embedding(config)
         learned = config.positions == "learned"
-        self.positions = nn.Embedding(config.max_seq_len, config.d_model) if learned else None
+        self.positions = LearnedPositions(config.max_seq_len, config.d_model) if learned else None
         self.blocks = nn.ModuleList()
         self.norm = None if config.block == "encoder" else build_norm(config)
         self.head = build_head(config)
@@ -67,10 +70,13 @@ class LanguageModel(nn.Module):
         self._store = HostStore() if config.offload else None
         self._weights: HostWeights | None = None
         self._host_table: HostTable | None = None
+        self._accelerated: AcceleratedWeights | None = None
         for part in filter(None, (self.embedding, self.positions, self.head)):
             self._initialise(part)
         if config.weights == "host":
             self._build_in_turns()
+        elif config.weights == "accelerate":
+            self._build_accelerated()
         else:
             for _ in range(config.n_layers):
                 self._add_block()
@@ -88,8 +94,23 @@ class LanguageModel(nn.Module):
         self._watch_gradients()
         self._take_turns(pages, memory)
 
+    def _build_accelerated(self) -> None:
+        """Weights of each part move to host memory before the next is built; then accelerate has them all."""
+        parts = list(filter(None, (self.embedding, self.positions, self.norm, self.head)))
+        with torch.device("meta"):
+            sizes = sizes_of([*parts, *(self._new_block(index) for index in range(self.config.n_layers))])
+        device = next(self.embedding.parameters()).device
+        weights = AcceleratedWeights(sizes, device, self._host_memory_bytes)
+        for part in itertools.chain(parts, (self._add_block() for _ in range(self.config.n_layers))):
+            weights.take_over(part)
+        weights.offload(self, READ_WEIGHTS_INSIDE)
+        self._accelerated = weights
+
+    def _new_block(self, index: int) -> nn.Module:
+        return (EncoderBlock if self.config.block == "encoder" else Block)(self.config, index)
+
     def _add_block(self) -> nn.Module:
-        block = (EncoderBlock if self.config.block == "encoder" else Block)(self.config, len(self.blocks))
+        block = self._new_block(len(self.blocks))
         self._initialise(block)
         self.blocks.append(block)
         return block
@@ -102,13 +123,13 @@ class LanguageModel(nn.Module):
     def host_bytes(self) -> dict[str, int]:
         """What the model keeps in pinned host memory, by part, in bytes; nothing before the first step asks for it."""
         kept = collections.Counter({"checkpoints": 0 if self._store is None else self._store.size_bytes})
-        for weights in (self._weights, self._host_table):
+        for weights in (self._weights, self._host_table, self._accelerated):
             kept.update({} if weights is None else weights.host_bytes())
         return {part: size for part, size in kept.items() if size}
 
     def forward(self, ids: Tensor, *, last_only: bool = False) -> Tensor:
         """Logits of every position, or with last_only of the last one: (batch, 1, vocab_size)."""
-        if last_only and self.config.prefill_chunk is not None and not torch.is_grad_enabled():
+        if last_only and self._prefill_chunk is not None and not torch.is_grad_enabled():
             return self.read_prompt(ids)
         hidden, _ = self.hidden(ids)
         return self._logits(hidden[:, -1:] if last_only else hidden)
@@ -177,7 +198,8 @@ class LanguageModel(nn.Module):
         if end > self.config.max_seq_len:
             raise IndexError(f"{end} tokens, but the model has {self.config.max_seq_len} positions")
         with scopes.scope("positions"):
-            return x + self.positions.weight[start:end]
+            added: Tensor = self.positions(start, end)
+            return x + added
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         with self.all_on_device():
@@ -245,7 +267,8 @@ class LanguageModel(nn.Module):
     def _rows(self, ids: Tensor) -> Tensor:
         assert isinstance(self.head, LowRankHead)
         if self._host_table is None:
-            return self.head.rows(ids)
+            with self._whole_at_hand(self.head.up):
+                return self.head.rows(ids)
         values = self._host_table.values
         traffic.to_device(ids.numel() * self._table_weight.shape[1] * self._table_weight.element_size())
         if values is None:
@@ -263,7 +286,7 @@ class LanguageModel(nn.Module):
         Where the config has chunks, each half of a block goes through some of them before the next: activations are
         those of a chunk, beside the hidden states of those some. A long prompt has longer ones.
         """
-        chunk = max(self.config.prefill_chunk or ids.shape[1], -(-ids.shape[1] // MOST_CHUNKS))
+        chunk = max(self._prefill_chunk or ids.shape[1], -(-ids.shape[1] // MOST_CHUNKS))
         stretches = list(slices(ids.shape[1], PREFILL_CHUNKS * chunk))
         if len(stretches) > 1 and states is None:
             states = self.new_states(*ids.shape)
@@ -283,7 +306,17 @@ class LanguageModel(nn.Module):
 
     def new_states(self, batch: int, max_seq_len: int) -> list[State]:
         """One empty decoding state a block."""
-        return [block.mixer.new_state(batch, max_seq_len) for block in self.blocks]  # type: ignore[union-attr, operator]
+        device = None if self._accelerated is None else self._accelerated.device
+        return [block.mixer.new_state(batch, max_seq_len, device) for block in self.blocks]  # type: ignore[union-attr, operator]
+
+    @property
+    def _prefill_chunk(self) -> int | None:
+        """That of the config, but for accelerate, which copies a module's weights again for each chunk."""
+        return None if self._accelerated is not None else self.config.prefill_chunk
+
+    def _whole_at_hand(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
+        """The weights that accelerate keeps of a module are on the device, outside its forward."""
+        return contextlib.nullcontext() if self._accelerated is None else self._accelerated.at_hand(module)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         with scopes.scope("head"):
@@ -306,7 +339,8 @@ class LanguageModel(nn.Module):
         table = self._host_table
         if table is not None:
             table.fetch()
-        yield
+        with contextlib.nullcontext() if self.head is not None else self._whole_at_hand(self.embedding):
+            yield
         if table is not None and not torch.is_grad_enabled():
             table.release(keep=False)
 

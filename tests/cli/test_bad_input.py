@@ -42,6 +42,11 @@ def _assert_usage_error(process, *said: str) -> None:
         (["compare", "--vocab", "9" * 5000], ["--vocab", "integer"]),
         (["compare", "--mode", "sleep"], ["--mode", "'sleep'", "inference"]),
         (["compare", "--baseline", "gpt"], ["'gpt'", "baseline"]),
+        (["compare", "--models", "muse+weights=accelerate"], ["'accelerate'", "train", "inference or decode"]),
+        (
+            ["compare", "--models", "muse+weights=accelerate", "--mode", "inference", "--gpu", "rtx-3080"],
+            ["'accelerate'", "measured only", "CUDA"],
+        ),
         (["compare", "--params", "7x"], ["'7x'", "100M"]),
         (["compare", "--params", "1k"], ["--params 1,000", "--vocab"]),
         (["compare", "--params", "7b", "--d-model", "1024", "--heads", "8"], ["--params 7b", "--d-model and --heads"]),

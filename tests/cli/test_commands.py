@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 
 import pytest
 
@@ -215,6 +216,22 @@ def test_records_are_on_disk_after_every_case(call, runner, monkeypatch, tmp_pat
 def test_nothing_but_results_is_printed_off_a_terminal(call, capsys):
     assert call("compare", "--models", "ultra") == 0
     assert capsys.readouterr().err == ""
+
+
+def test_what_accelerate_copies_is_run_on_a_gpu_and_not_captured(call, runner, monkeypatch):
+    """A copy that is waited for ends a capture, and with it the case."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(runner, "backend", "cuda")
+    assert call("compare", "--mode", "inference", "--models", "muse,muse+weights=accelerate") == 0
+    assert [case.execution for case in runner.made[0].cases] == ["graph", "eager"]
+
+
+def test_without_accelerate_nothing_runs_for_it(call, runner, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.setattr(runner, "backend", "cuda")
+    assert call("compare", "--mode", "inference", "--models", "muse,muse+weights=accelerate") == 2
+    assert runner.made[0].cases == []
+    assert "pip install 'muse-bench[peers]'" in capsys.readouterr().err
 
 
 def test_host_memory_that_must_do_fails_what_needs_more(call, runner, capsys):
