@@ -147,7 +147,8 @@ def test_accelerate_is_not_held_to_what_it_does_not_estimate(tied, estimate, cha
 
 
 def test_without_accelerate_there_is_a_reason(tied, monkeypatch):
-    monkeypatch.setitem(sys.modules, "accelerate", None)
+    for name in ("accelerate", "accelerate.commands.estimate"):  # which may be there, and imported, already
+        monkeypatch.setitem(sys.modules, name, None)
     work = build_workload(tied(), torch.device("cpu"))
     with pytest.raises(peers.NoAnswerError, match="not installed"):
         peers.accelerate_bytes(work)
