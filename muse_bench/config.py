@@ -31,7 +31,7 @@ Optimizer = Literal["adamw", "adamw-fused", "adamw-8bit", "muon-8bit", "apollo-m
 Positions = Literal["none", "learned"]
 Residence = Literal["device", "host", "accelerate"]
 Update = Literal["after", "in-backward"]
-WeightFormat = Literal["native", "int8"]
+WeightFormat = Literal["native", "int8", "int4"]
 Workspace = Literal["default", "off"]
 
 # What each workspace setting puts in the environment of the process that runs a case; the rest of these is unset.
@@ -70,11 +70,12 @@ class Sizes:
 class ModelConfig:
     """The parts of one language model and their sizes.
 
-    Ranks are None where the chosen part has none. `weight_format` is that of the blocks' matrices, in training too.
+    Ranks are None where the chosen part has none. `weight_format` is that of the blocks' matrices; all but int4 train.
     `max_seq_len` sizes learned positions and decode caches. `inference_slots` is how many halves of blocks are on the
     device at a time when weights are in host memory and nothing is trained: with 2, copies run beside the computation.
-    With `weights` 'accelerate' a peer's engine keeps them in
-    host memory; it copies a module's weights each time that the module runs, so a prompt is then read in one go.
+    `training_slots` is how many are in training: with 3, what one half becomes is copied back while the next comes.
+    With `weights` 'accelerate' a peer's engine keeps them in host memory; it copies a module's weights each time that
+    the module runs, so a prompt is then read in one go.
     Raises: UsageError on a size or rank that is not positive, a part that needs a rank without one, an unknown
         part, a d_model that its heads do not divide, or a dropout or penalty out of range.
     """
@@ -140,9 +141,9 @@ class ModelConfig:
                 raise UsageError("attention_every needs an attention_window of 1 token or more")
         if self.weights == "host" and (self.checkpointing != "sublayers" or self.head == "tied" or self.int8_inference):
             raise UsageError("weights 'host' needs checkpointing 'sublayers', a head of its own, and no int8_inference")
-        if self.weights == "accelerate" and (self.int8_inference or self.weight_format == "int8" or self.gate_l1):
+        if self.weights == "accelerate" and (self.int8_inference or self.weight_format != "native" or self.gate_l1):
             raise UsageError("weights 'accelerate' needs weight_format 'native', and no int8_inference or gate_l1")
-        if self.weight_format == "int8" and self.block == "encoder":
+        if self.weight_format != "native" and self.block == "encoder":
             raise UsageError("block 'encoder' is PyTorch's own: choose weight_format 'native', or block 'pre-norm'")
         if self.mixer == "matrix-ar-ssm":
             _require_matrix_heads(self)
@@ -206,6 +207,11 @@ class Case:
             raise UsageError(f"weights 'accelerate' are not for {self.mode}: choose --mode inference or decode")
         if self.mode == "train" and self.update == "after" and self.config and self.config.weights == "host":
             raise UsageError("weights in host memory are updated in backward: set update to 'in-backward'")
+        if self.mode in TRAINING_MODES and self.config is not None and self.config.weight_format == "int4":
+            raise UsageError(
+                f"int4 weights are not trained, and the mode is '{self.mode}': "
+                "choose --mode inference or decode, or weight_format 'int8'"
+            )
         if (
             self.mode == "train"
             and self.config is not None

@@ -5,18 +5,26 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 
 
-class Int8Parameter(nn.Parameter):
-    """A matrix that is stored as int8 steps of a scale a row, and trained so: there is no other copy of it.
+class StoredParameter(nn.Parameter):
+    """A matrix that is stored as steps of some scales: there is no other copy of it.
 
-    What autograd and optimizers see has the matrix's shape and the dtype of its gradient, and shows one value for all.
+    What autograd and optimizers see has the matrix's shape and the model's dtype, and shows one value for all.
     """
 
-    stored: tuple[Tensor, Tensor]  # steps (out_features, in_features) int8, and scale (out_features,)
+    stored: tuple[Tensor, Tensor]  # steps and scales
+
+
+class Int8Parameter(StoredParameter):
+    """Steps (out_features, in_features) int8 of a scale a row (out_features,), trained so."""
+
+
+class Int4Parameter(StoredParameter):
+    """4-bit steps of a scale a group, as `int4_unpack` takes them; it takes no gradient, and is never trained."""
 
 
 def stored(parameter: Tensor) -> tuple[Tensor, ...]:
     """The tensors that hold a parameter's values: as a rule, itself."""
-    return parameter.stored if isinstance(parameter, Int8Parameter) else (parameter,)
+    return parameter.stored if isinstance(parameter, StoredParameter) else (parameter,)
 
 
 def stored_together(parameters: Iterable[Tensor]) -> list[Tensor]:

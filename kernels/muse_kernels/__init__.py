@@ -10,6 +10,7 @@ from muse_kernels.gated_rms_norm import gated_rms_norm
 from muse_kernels.gated_scan import gated_scan
 from muse_kernels.host_rows import host_rows
 from muse_kernels.implementation import Implementation
+from muse_kernels.int4_unpack import int4_unpack, quantise_int4
 from muse_kernels.int8_linear import int8_linear, quantise_int8
 from muse_kernels.linear_cross_entropy import linear_cross_entropy, tensor_train_cross_entropy
 from muse_kernels.low_rank_ffn import low_rank_ffn
@@ -27,9 +28,11 @@ __all__ = [
     "gated_rms_norm",
     "gated_scan",
     "host_rows",
+    "int4_unpack",
     "int8_linear",
     "linear_cross_entropy",
     "low_rank_ffn",
+    "quantise_int4",
     "quantise_int8",
     "rms_norm",
     "semiseparable_mix",

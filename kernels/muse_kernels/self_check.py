@@ -20,6 +20,7 @@ from muse_kernels.discretise import discretise
 from muse_kernels.gated_rms_norm import gated_rms_norm
 from muse_kernels.gated_scan import gated_scan
 from muse_kernels.implementation import Implementation
+from muse_kernels.int4_unpack import int4_unpack, packed_shapes
 from muse_kernels.int8_linear import int8_linear
 from muse_kernels.linear_cross_entropy import linear_cross_entropy, tensor_train_cross_entropy
 from muse_kernels.low_rank_ffn import low_rank_ffn
@@ -294,6 +295,12 @@ def _int8(implementation: Implementation, x: Tensor, bias: Tensor) -> Tensor:
     return int8_linear(x, weight, scale, bias=bias, implementation=implementation)
 
 
+def _int4(implementation: Implementation, scale: Tensor) -> Tensor:
+    rows, columns = packed_shapes(VOCAB, WIDE)[0]
+    packed = (torch.arange(rows * columns, device=scale.device).view(rows, columns) * 37 % 256).to(torch.uint8)
+    return int4_unpack(packed, scale, WIDE, implementation=implementation)
+
+
 def _gated(shape: Shape) -> dict[str, Shape]:
     batch, _, rank = shape
     return {**dict.fromkeys(("u", "v", "scores"), shape), "decay": (rank,), "initial": (batch, rank)}
@@ -352,5 +359,6 @@ ROWS: Mapping[str, Row] = {  # the first word is the operation
         ("decay", "output"),
     ),
     "gated_rms_norm": Row(_gated_norm, {**_HEADS, "gate": (1, TOKENS, WIDTH), "weight": (WIDTH,)}),
+    "int4_unpack": Row(_int4, {"scale": packed_shapes(VOCAB, WIDE)[1]}, differentiable=False),
     "int8_linear": Row(_int8, {**_X, "bias": (VOCAB,)}),
 }

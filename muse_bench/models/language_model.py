@@ -383,7 +383,7 @@ class LanguageModel(nn.Module):
         for index, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             block.lend = functools.partial(self._lend_half, index)
-            for parameter in itertools.chain.from_iterable(_halves(block)):
+            for parameter in filter(_learns, itertools.chain.from_iterable(_halves(block))):
                 parameter.register_post_accumulate_grad_hook(self._part_has_gradient)
         self._table_weight.register_post_accumulate_grad_hook(self._table_has_gradient)
 
@@ -446,6 +446,10 @@ def _halves(block: nn.Module) -> list[list[nn.Parameter]]:
     """The matrices of each half of a block."""
     assert isinstance(block, Block)
     return [matrices(part) for part in (block.mixer, block.ffn)]
+
+
+def _learns(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 def _pages_of(block: nn.Module, memory: HostMemory | None) -> list[Page]:
