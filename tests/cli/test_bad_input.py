@@ -56,6 +56,8 @@ def _assert_usage_error(process, *said: str) -> None:
         (["compare", "--timeout", "-1"], ["--timeout -1", "more than 0"]),
         (["compare", "--timeout", "nan"], ["--timeout nan"]),
         (["compare", "--seed", "-1"], ["--seed -1", "0"]),
+        (["compare", "--models", "muse+weight_format=int4"], ["int4", "not trained", "'train'", "--mode inference"]),
+        (["quality", "--models", "muse+weight_format=int4"], ["int4", "not trained", "int8"]),
         (["verify-8gb", "--budget", "8 GB"], ["'8 GB'", "8GiB"]),
         (["verify-8gb", "--headroom", "100%"], ["'100%'", "10%"]),
         (["verify-8gb", "--prove", "--gpu", "rtx-3080"], ["--prove", "CUDA", "--gpu"]),

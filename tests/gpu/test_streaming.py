@@ -66,6 +66,30 @@ def test_int8_weights_train_the_same_streamed_and_resident(execution: str, parts
 
 
 @pytest.mark.parametrize("execution", ["eager", "graph"])
+def test_int4_weights_say_the_same_streamed_and_resident(execution: str) -> None:
+    """A matrix must be whole before it is unpacked, and unpacked before its bytes are overwritten."""
+    found = []
+    for weights in ("host", "device"):
+        config = dataclasses.replace(PRESET.configure(SIZES), weights=weights, weight_format="int4")  # type: ignore[arg-type]
+        case = Case(
+            model="muse",
+            config=config,
+            mode="inference",
+            dtype=PRESET.dtype,
+            batch=2,
+            seq=96,
+            vocab_size=1_001,
+            execution=execution,  # type: ignore[arg-type]
+        )
+        work = build_workload(case, torch.device("cuda"))
+        for _ in range(STEPS):
+            work.step()
+        with torch.no_grad():
+            found.append(work.model.hidden(work.ids)[0])  # type: ignore[operator]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("execution", ["eager", "graph"])
 def test_what_crosses_the_link_is_what_meta_counts(execution: str) -> None:
     """Also once the step is a graph, which counts nothing when it is replayed."""
     found, expected = (trained("host", execution, torch.device(kind)).traffic for kind in ("cuda", "meta"))

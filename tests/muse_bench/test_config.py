@@ -65,8 +65,21 @@ def test_int8_weights_have_an_optimizer_that_can_write_them(optimizer):
     Case(model="baseline", config=config, optimizer=optimizer, mode="inference")
 
 
-def test_the_encoder_has_no_int8_weights():
-    assert "encoder" in refusal(ModelConfig, **SIZES, block="encoder", weight_format="int8")
+@pytest.mark.parametrize("optimizer", ["adamw", "apollo-mini", "none"])
+@pytest.mark.parametrize("mode", ["train", "forward-backward"])
+def test_int4_weights_are_for_inference_alone(mode, optimizer):
+    """No optimizer writes them, and there is no gradient of them."""
+    config = ModelConfig(**SIZES, weight_format="int4")
+    message = refusal(Case, model="baseline", config=config, mode=mode, optimizer=optimizer)
+    assert f"'{mode}'" in message
+    assert "int8" in message
+    for allowed in ("inference", "decode"):
+        Case(model="baseline", config=config, mode=allowed, optimizer=optimizer)
+
+
+@pytest.mark.parametrize("weight_format", ["int8", "int4"])
+def test_the_encoder_has_no_quantised_weights(weight_format):
+    assert "encoder" in refusal(ModelConfig, **SIZES, block="encoder", weight_format=weight_format)
 
 
 @pytest.mark.parametrize("heads", [3, 5, 64])

@@ -17,7 +17,7 @@ from muse_bench.predict.allocator import AllocatorConfig
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.predict.trace import trace_case
 from muse_bench.predict.weigh import weigh
-from muse_bench.stored import Int8Parameter, stored
+from muse_bench.stored import Int4Parameter, Int8Parameter, stored
 from muse_bench.timeline import profile
 from muse_bench.workload import Workload, build_workload
 
@@ -200,6 +200,21 @@ def test_int8_weights_are_parameters_of_a_byte():
     assert labelled_bytes(found, "parameters") == sum(tensor.nbytes for tensor in held) + 4 * len(standing)
     assert labelled_bytes(found, "gradients") == 4 * work.parameters
     assert labelled_bytes(found, "buffers") == 0
+    assert weigh(work.case).weights_bytes == sum(tensor.nbytes for tensor in held)
+
+
+def test_int4_weights_are_parameters_of_half_a_byte():
+    """And what they are unpacked to is not: it is gone when the product is there."""
+    found, work = trace("baseline", mode="inference", weight_format="int4")
+    held = [tensor for parameter in work.model.parameters() for tensor in stored(parameter)]
+    standing = [parameter for parameter in work.model.parameters() if isinstance(parameter, Int4Parameter)]
+    assert work.parameters == sum(parameter.numel() for parameter in work.model.parameters())
+    assert labelled_bytes(found, "parameters") == sum(tensor.nbytes for tensor in held) + 4 * len(standing)
+    assert labelled_bytes(found, "buffers") == 0
+    unpacked = [
+        event.size_bytes for event in found.events if event.is_alloc and found.ops[event.op].module.endswith("ffn.0")
+    ]
+    assert 4 * work.model.blocks[0].ffn[0].weight.numel() in unpacked
     assert weigh(work.case).weights_bytes == sum(tensor.nbytes for tensor in held)
 
 

@@ -84,6 +84,15 @@ def test_the_largest_value_of_a_group_is_exact(dtype: torch.dtype) -> None:
         assert torch.equal(found[:, group].abs().amax(1), weight[:, group].abs().amax(1))
 
 
+def test_normal_weights_err_less_than_with_as_many_steps_on_both_sides() -> None:
+    """Which leaves one of 16 values unused."""
+    weight = torch.randn(1_000, 128)
+    step = weight.abs().amax(1, keepdim=True) / 7
+    balanced = (weight / step).round() * step
+    ours, theirs = ((found - weight).norm() for found in (int4_unpack(*quantise_int4(weight), 128), balanced))
+    assert ours < theirs
+
+
 @pytest.mark.parametrize("value", [0.0, 1e-45, 3e38])
 def test_groups_of_zeros_and_extremes_are_not_spoilt(value: float) -> None:
     weight = torch.tensor([[value, -value, 0.0], [1.0, 2.0, -0.5]])
