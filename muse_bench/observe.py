@@ -7,7 +7,7 @@ import bisect
 import contextlib
 import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from muse_bench import scopes
 from muse_bench.config import Case
 from muse_bench.models.language_model import LanguageModel
+from muse_bench.parts import ROOT, Parts, owner
 from muse_bench.stored import stored
 from muse_bench.streaming.accelerated import arrivals
 from muse_bench.timeline import Label, Op, Trace
 from muse_bench.workload import Workload, build_workload
 
-ROOT = "(model)"  # what runs in the outermost module itself
 ADD = torch.ops.aten.add.Tensor
 
 
@@ -38,6 +38,7 @@ class Observer(TorchDispatchMode):
         self._phase_before = "build"
         self._sole_owner_counts = SoleOwnerProbe.counts() if type(self) is not SoleOwnerProbe else (0, 0)
         self._names: dict[int, str] = {}
+        self._parts = Parts()
         self._lent = False  # whether weights take turns in memory that has to be named while they are there
         # By thread: the sequence numbers of autograd nodes at which the module changed in this step, and its names.
         self._boundaries: dict[int, tuple[list[int], list[str]]] = {}
@@ -84,6 +85,7 @@ class Observer(TorchDispatchMode):
     def watching(self, work: Workload) -> Iterator[None]:
         """Labels the workload's tensors, and follows its modules, gradients and optimizer while it runs."""
         self._names = {id(module): name or ROOT for name, module in work.model.named_modules()}
+        self._parts = Parts(work.model)
         self._lent = isinstance(work.model, LanguageModel) and work.model.config.weights == "host"
         self._label_owned(work)
         handles = [
@@ -92,8 +94,8 @@ class Observer(TorchDispatchMode):
             *self._gradient_hooks(work.model),
         ]
         if work.optimizer is not None:
-            handles.append(work.optimizer.register_step_pre_hook(lambda *_: self._before_optimizer(work)))
-            handles.append(work.optimizer.register_step_post_hook(lambda *_: self._after_optimizer(work)))
+            handles.append(work.optimizer.register_step_pre_hook(lambda one, *_: self._before_optimizer(one)))
+            handles.append(work.optimizer.register_step_post_hook(lambda one, *_: self._after_optimizer(one)))
         with scopes.listening(self._mark_boundary), arrivals(work.model, self._label_arrived):
             try:
                 yield
@@ -129,38 +131,34 @@ class Observer(TorchDispatchMode):
         name = self._names.get(id(module), scopes.current())
         scopes.enter(name)
         if self._lent:
-            for parameter in module.parameters(recurse=False):
-                self._label_parameter(parameter, name)
+            self._label_parameters((parameter, name) for parameter in module.parameters(recurse=False))
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         scopes.leave()
 
     def _label_owned(self, work: Workload) -> None:
         for name, buffer in work.model.named_buffers():
-            self.label(buffer, Label("buffers", _owner(name)))
-        self._label_parameters(work)  # some of which are stored in buffers
+            self.label(buffer, Label("buffers", owner(name)))
+        self._label_parameters(self._parts.all_parameters())  # some of which are stored in buffers
         for tensor in (work.ids, work.targets):
             if tensor is not None:
                 self.label(tensor, Label("inputs", "(inputs)"))
 
-    def _label_parameters(self, work: Workload) -> None:
-        for name, parameter in work.model.named_parameters():
-            self._label_parameter(parameter, _owner(name))
-
-    def _label_parameter(self, parameter: Tensor, owner: str) -> None:
-        for tensor in {parameter, *stored(parameter)}:
-            self.label(tensor, Label("parameters", owner))
+    def _label_parameters(self, owned: Iterable[tuple[Tensor, str]]) -> None:
+        for parameter, name in owned:
+            for tensor in {parameter, *stored(parameter)}:
+                self.label(tensor, Label("parameters", name))
 
     def _label_arrived(self, module: nn.Module) -> None:
         owner = self._names.get(id(module), scopes.current())
         for name, parameter in module.named_parameters():
             if not parameter.is_meta:
-                self._label_parameter(parameter, ".".join(filter(None, (owner, name.rpartition(".")[0]))))
+                self._label_parameters([(parameter, ".".join(filter(None, (owner, name.rpartition(".")[0]))))])
 
     def _gradient_hooks(self, model: nn.Module) -> list[Any]:
         def hook(parameter: Tensor, name: str) -> None:
             if parameter.grad is not None:
-                self.label(parameter.grad, Label("gradients", _owner(name)))
+                self.label(parameter.grad, Label("gradients", owner(name)))
 
         return [
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: hook(p, name))
@@ -168,22 +166,21 @@ class Observer(TorchDispatchMode):
             if parameter.requires_grad
         ]
 
-    def _before_optimizer(self, work: Workload) -> None:
-        if self._lent:
-            self._label_parameters(work)
+    def _before_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        self._parts.update(optimizer)
+        if self._lent:  # to all of a part at a time
+            self._label_parameters(self._parts.parameters())
         self._phase_before, self.phase = self.phase, "optimizer"
         scopes.enter("(optimizer)")
 
-    def _after_optimizer(self, work: Workload) -> None:
+    def _after_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
         scopes.leave()
         if torch._C._current_graph_task_id() != -1:  # an update in the middle of backward
             self.phase = self._phase_before
-        assert work.optimizer is not None
-        names: dict[Tensor, str] = {parameter: name for name, parameter in work.model.named_parameters()}
-        for parameter, state in work.optimizer.state.items():
-            for value in state.values():
+        for parameter, name in self._parts.updated():
+            for value in optimizer.state[parameter].values():
                 if isinstance(value, Tensor):
-                    self.label(value, Label("optimizer_state", _owner(names.get(parameter, ""))))
+                    self.label(value, Label("optimizer_state", name))
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -255,7 +252,3 @@ def observe(case: Case, device: torch.device, observer: Observer, steps: int, on
                 observer.begin_step()
                 work.step()
     return work
-
-
-def _owner(parameter_name: str) -> str:
-    return parameter_name.rpartition(".")[0] or ROOT

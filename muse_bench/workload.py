@@ -5,7 +5,7 @@ Measuring and predicting run this same code, on a CUDA device or on `meta`, so n
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,14 +114,25 @@ def build_workload(
 def _update_in_backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """A parameter is updated, and its gradient freed, once that is whole: by itself, or with its part of the model."""
 
-    def update(_: Any = None) -> None:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    (group,) = optimizer.param_groups
+    everything = group["params"]
+
+    def update(parameters: Iterable[nn.Parameter]) -> None:
+        given = [parameter for parameter in parameters if parameter.grad is not None]
+        if not given:
+            return
+        group["params"] = given  # all others would be looked at for nothing, at each of many updates
+        try:
+            optimizer.step()
+        finally:
+            group["params"] = everything
+        for parameter in given:
+            parameter.grad = None
 
     together = model.update_in_backward(update, optimizer.state) if isinstance(model, LanguageModel) else set()
     for parameter in model.parameters():
         if parameter not in together:
-            parameter.register_post_accumulate_grad_hook(update)
+            parameter.register_post_accumulate_grad_hook(lambda parameter: update([parameter]))
 
 
 def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -> nn.Module:

@@ -44,6 +44,9 @@ PREFILL_CHUNKS = 4  # that a block reads before the next: weights in host memory
 READ_WEIGHTS_INSIDE = (LowRankFFN, EncoderBlock)  # and do not call the modules that have these
 
 
+Update = Callable[[Sequence[nn.Parameter]], None]  # of those of these parameters that have a gradient
+
+
 class LanguageModel(nn.Module):
     """Token ids (batch, seq) to logits (batch, seq, vocab_size), or straight to the loss.
 
@@ -66,7 +69,8 @@ class LanguageModel(nn.Module):
         self.blocks = nn.ModuleList()
         self.norm = None if config.block == "encoder" else build_norm(config)
         self.head = build_head(config)
-        self._on_gradients: Callable[[], None] | None = None
+        self._on_gradients: Update | None = None
+        self._of_blocks: list[list[nn.Parameter]] = []  # their parameters, where backward updates them
         self._store = HostStore() if config.offload else None
         self._weights: HostWeights | None = None
         self._host_table: HostTable | None = None
@@ -160,29 +164,31 @@ class LanguageModel(nn.Module):
                 total = penalty if total is None else total + penalty
         return (x if self.norm is None else self.norm(x)), total
 
-    def update_in_backward(self, update: Callable[[], None], state: OptimizerState) -> set[nn.Parameter]:
+    def update_in_backward(self, update: Update, state: OptimizerState) -> set[nn.Parameter]:
         """Calls `update` in backward whenever a part that is computed again has its gradients; returns whose.
 
-        A matrix in int8 is updated as soon as its own gradient is there, where its part is computed in one go.
+        It is told the parameters of the block, which alone can have some then. A matrix in int8 is updated as soon as
+        its own gradient is there, where its part is computed in one go.
         `state` is the optimizer's: for weights in host memory it moves there too.
         """
         if self.config.checkpointing != "sublayers":
             return set()
         self._on_gradients = update
-        for parameter in self._single_gradients():
-            parameter.register_post_accumulate_grad_hook(lambda _: update())
+        self._of_blocks = [list(block.parameters()) for block in self.blocks]
+        for block, parameters in zip(self.blocks, self._of_blocks, strict=True):
+            for parameter in self._single_gradients(block):
+                parameter.register_post_accumulate_grad_hook(lambda _, parameters=parameters: update(parameters))
         updated = set(self.blocks.parameters())
         if self._weights is not None and self._host_table is not None:
             self._weights.optimizer_state = self._host_table.optimizer_state = state
             updated.add(self._table_weight)
         return updated
 
-    def _single_gradients(self) -> Iterator[nn.Parameter]:
+    def _single_gradients(self, block: nn.Module) -> Iterator[nn.Parameter]:
         """The matrices in int8 whose gradient comes whole in each backward pass."""
-        for block in self.blocks:
-            for half in (block.mixer, block.ffn) if self.config.checkpoint_parts == 1 else (block.ffn,):
-                assert isinstance(half, nn.Module)
-                yield from (parameter for parameter in half.parameters() if isinstance(parameter, Int8Parameter))
+        for half in (block.mixer, block.ffn) if self.config.checkpoint_parts == 1 else (block.ffn,):
+            assert isinstance(half, nn.Module)
+            yield from (parameter for parameter in half.parameters() if isinstance(parameter, Int8Parameter))
 
     def _embed(self, ids: Tensor, start: int) -> Tensor:
         """Vectors of the ids, which begin at this position."""
@@ -351,7 +357,7 @@ class LanguageModel(nn.Module):
             table.page.keep_gradient(0)
         else:
             with table.updating():
-                update()
+                update([self._table_weight])
         table.release(keep=update is not None)
 
     def _sliced_logits(self, hidden: Tensor, table: HostTable) -> Tensor:
@@ -415,11 +421,13 @@ class LanguageModel(nn.Module):
 
     def _run_sublayers(self, index: int, block: nn.Module, x: Tensor) -> Tensor:
         assert isinstance(block, Block)
+        update = self._on_gradients
+        done = None if update is None else functools.partial(update, self._of_blocks[index])
         halves = zip(block.sublayers(), (self.config.checkpoint_parts, 1), strict=True)
         for place, (part, parts) in enumerate(halves, 2 * index):
             rows = -(-len(x) // parts)
             lend = functools.partial(self._lend, place)
-            x = recomputed(x, part, rows, self._store, place, lend, self._on_gradients)
+            x = recomputed(x, part, rows, self._store, place, lend, done)
         return x
 
     def _initialise(self, part: nn.Module) -> None:
