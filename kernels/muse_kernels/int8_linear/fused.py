@@ -74,7 +74,7 @@ def forward_panels(
 ) -> None:
     """Fills y (rows, out_features): each panel's columns are one whole product."""
     scratch = rows.new_empty(panel, weight_int8.shape[1])
-    for part in slices(weight_int8.shape[0], panel):
+    for part in _panels(weight_int8.shape[0], panel, y):
         block = scratch[: part.stop - part.start]
         _dequantise(weight_int8[part], scale[part], block)
         if bias is None:
@@ -86,11 +86,17 @@ def forward_panels(
 def backward_panels(rows: Tensor, weight_int8: Tensor, scale: Tensor, grad_x: Tensor, panel: int) -> None:
     """Fills grad_x (rows, in_features), as forward_panels, by columns of the weight."""
     scratch = rows.new_empty(weight_int8.shape[0] * panel)
-    for part in slices(weight_int8.shape[1], panel):
+    for part in _panels(weight_int8.shape[1], panel, grad_x):
         columns = part.stop - part.start
         block = scratch[: weight_int8.shape[0] * columns].view(-1, columns)
         _dequantise(weight_int8[:, part], scale, block)
         torch.mm(rows, block, out=grad_x[:, part])
+
+
+def _panels(length: int, panel: int, result: Tensor) -> list[slice]:
+    """All of them; where nothing is computed the first stands for all: none takes memory of its own."""
+    parts = list(slices(length, panel))
+    return parts if launches(result) else parts[:1]
 
 
 def _dequantise(weight_int8: Tensor, scale: Tensor, block: Tensor) -> None:
