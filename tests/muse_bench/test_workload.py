@@ -1,6 +1,7 @@
 """A workload's step does what its mode says, whatever the model and however its batch is cut."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -383,6 +384,19 @@ def test_what_a_model_of_the_users_own_keeps_is_not_known(factories):
     work = external(factories, "Plain")
     work.step()
     assert work.host_bytes() is None
+
+
+@pytest.mark.parametrize("changes", [{}, {"weight_format": "int8"}])
+def test_an_update_in_backward_gives_the_optimizer_only_what_has_a_gradient(changes):
+    """Else each of many updates would look at all parameters, which takes time that grows with their square."""
+    work = build_workload(case("muse", optimizer="apollo-mini", update="in-backward", **changes), CPU)
+    everything = [one for group in work.optimizer.param_groups for one in group["params"]]
+    seen = []
+    work.optimizer.register_step_pre_hook(lambda one, *_: seen.append(list(one.param_groups[0]["params"])))
+    work.step()
+    assert all(parameter.grad is not None or parameter in work.optimizer.state for given in seen for parameter in given)
+    assert sum(map(len, seen)) == len(everything) == len(set(itertools.chain.from_iterable(seen)))
+    assert work.optimizer.param_groups[0]["params"] == everything
 
 
 def test_micro_batches_do_not_go_with_an_update_in_backward() -> None:
