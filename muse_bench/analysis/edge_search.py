@@ -20,13 +20,25 @@ class Search:
         start: the count to begin at.
         leap: how many times the largest count that passes the next one may be.
         tolerance: the share of a count within which the edge is close enough; 0 for exactly.
+        least: the smallest count that there is.
+        digits: those that a count may have before its zeros; None for any number.
     """
 
     def __init__(
-        self, predict: Callable[[int], Record], *, start: int, largest: int, leap: int = 16, tolerance: float = 0.0
+        self,
+        predict: Callable[[int], Record],
+        *,
+        start: int,
+        largest: int,
+        leap: int = 16,
+        tolerance: float = 0.0,
+        least: int = 1,
+        digits: int | None = None,
     ) -> None:
         self._predict = predict
-        self._start = max(1, min(start, largest))
+        self._digits = digits
+        self._least = least if self._rounded(least) == least else self._rounded(least) + self._closeness(least)
+        self._start = max(self._least, self._rounded(min(start, largest)))
         self._largest = largest
         self._leap = leap
         self._tolerance = tolerance
@@ -47,7 +59,7 @@ class Search:
                 self._sample(count)
                 stride = 2 * stride if count == least else 1
                 continue
-            self._sample((low + high) // 2 if halves else self._inside(budget, low, high))
+            self._sample(self._middle(low, high) if halves else self._inside(budget, low, high))
             # A guess that leaves more than half of the bracket is followed by a halving.
             left, right = self._bracket(budget)
             halves = not halves and right is not None and right - left > (high - low) // 2
@@ -58,15 +70,27 @@ class Search:
         return low >= self._largest if high is None else self._is_close(low, high)
 
     def _is_close(self, low: int, high: int) -> bool:
-        return high - low <= self._closeness(low)
+        return high <= self._least or high - low <= self._closeness(low)
 
     def _closeness(self, low: int) -> int:
+        if self._digits is not None:
+            return int(10 ** max(0, len(str(low)) - self._digits))
         return max(1, int(low * self._tolerance))
+
+    def _rounded(self, count: int) -> int:
+        """Down to so many digits as a count may have."""
+        return count if self._digits is None else count - count % self._closeness(count)
+
+    def _middle(self, low: int, high: int) -> int:
+        return max(self._least, self._rounded((low + high) // 2))
 
     def _look_beyond(self, low: int, high: int | None) -> None:
         """One prediction past the first that does not pass: where sizes of another parity do, it shows."""
-        if low and high is not None and high < self._largest and high + 1 not in self.samples and self._reason is None:
-            self._sample(high + 1)
+        if not low or high is None or self._reason is not None:
+            return
+        beyond = high + (1 if self._digits is None else self._closeness(high))
+        if beyond <= self._largest and beyond not in self.samples:
+            self._sample(beyond)
 
     def _sample(self, count: int) -> None:
         record = self._predict(count)
@@ -91,25 +115,28 @@ class Search:
             return self._start
         base = max((count for count in self.samples if 4 * count <= 3 * low), default=None)  # neighbours tell little
         met = 2 * low if base is None else self._line_meets(budget, base, low) or self._leap * low
-        return min(max(least, min(met, self._leap * low)), self._largest)
+        return self._rounded(min(max(least, min(met, self._leap * low)), self._largest))
 
     def _inside(self, budget: Budget, low: int, high: int) -> int:
         """Inside the bracket: where the line meets the limit; the middle where it does not say."""
         above = [high] if low else sorted(count for count in self.samples if count > high)[:1]
         met = self._line_meets(budget, low or high, above[0]) if above else None
         close = self._closeness(low)
-        return (low + high) // 2 if met is None else max(low + close, min(met, high - close))
+        if met is None:
+            return self._middle(low, high)
+        return self._rounded(max(low + close, self._least, min(met, high - close)))
 
     def _line_meets(self, budget: Budget, first: int, second: int) -> int | None:
-        """The count at which the line through two samples is at the limit; None where it does not rise."""
-        less, more = self._need(first), self._need(second)
-        return None if more <= less else first + (budget.limit_bytes - less) * (second - first) // (more - less)
-
-    def _need(self, count: int) -> int:
-        """What the verdict holds against the limit."""
-        interval = device_interval(self.samples[count])
-        assert interval is not None  # a prediction that succeeded has one
-        return interval.upper_bytes
+        """The count at which the line through two samples is at the first limit; None where no need rises."""
+        lines = zip(_needs(budget, self.samples[first]), _needs(budget, self.samples[second]), strict=True)
+        return min(
+            (
+                first + (limit - less) * (second - first) // (more - less)
+                for (less, limit), (more, _) in lines
+                if more > less
+            ),
+            default=None,
+        )
 
     def _found(self, budget: Budget, low: int, high: int | None) -> Edge:
         shown = low or min(self.samples, default=0)
@@ -123,3 +150,11 @@ class Search:
             reason=self._reason if open_ended else None,
             passes_again=tuple(count for count in again if self._passes(budget, count)),
         )
+
+
+def _needs(budget: Budget, record: Record) -> list[tuple[int, int]]:
+    """What the verdict holds against limits, with these: of the device, and of the host where that has one."""
+    interval = device_interval(record)
+    assert interval is not None  # a prediction that succeeded has one
+    host = [] if budget.host_bytes is None else [(record.host_total_bytes or 0, budget.host_bytes)]
+    return [(interval.upper_bytes, budget.limit_bytes), *host]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+from muse_bench.analysis.host_fit import HostBudget
 from muse_bench.analysis.verdict import judge
 from muse_bench.record import Record
 from muse_bench.units import format_bytes
@@ -12,10 +13,11 @@ from muse_bench.units import format_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """The memory of a card, and the share of it to leave free."""
+    """The memory of a card, the share of it to leave free, and the host memory beside it where that counts too."""
 
     budget_bytes: int
     headroom: float
+    host_bytes: int | None = None
 
     @property
     def limit_bytes(self) -> int:
@@ -24,7 +26,8 @@ class Budget:
 
     def judge(self, record: Record) -> Record:
         """The record with its verdict for this budget, on which a prediction does not depend."""
-        return judge(dataclasses.replace(record, budget_bytes=self.budget_bytes, limit_bytes=self.limit_bytes))
+        judged = judge(dataclasses.replace(record, budget_bytes=self.budget_bytes, limit_bytes=self.limit_bytes))
+        return judged if self.host_bytes is None else HostBudget(self.host_bytes, asked=True).judge(judged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +71,8 @@ class Check:
 class Frontier:
     """The edges of one model along one size, named `size`; each count stands for `unit` of it.
 
-    `tolerance` is the share of a value within which the next one that was tried does not pass; 0 for the very next.
+    `tolerance` is the share of a value within which the next one that was tried does not pass; 0 for the very next of
+    those that have no more than `digits`, if any, before their zeros.
     """
 
     model: str
@@ -76,6 +80,7 @@ class Frontier:
     size: str
     unit: int
     tolerance: float = 0.0
+    digits: int | None = None
     edges: tuple[Edge, ...] = ()
     checks: tuple[Check, ...] = ()
 
@@ -99,6 +104,8 @@ class Frontier:
 
     def _says(self, edge: Edge) -> str:
         budget = f"{format_bytes(edge.budget.budget_bytes)} less {edge.budget.headroom * 100:.3g} %"
+        if edge.budget.host_bytes is not None:
+            budget += f" and {format_bytes(edge.budget.host_bytes)} of host memory"
         if edge.count == 0:
             return f"frontier: no {self.size} that was tried fits {budget}"
         known = "at least this" if edge.is_least else "this"

@@ -46,7 +46,7 @@ def frontier(
     options: RunOptions,
     models: Models = DEFAULT_MODELS,
     vary: Annotated[
-        str, typer.Option(metavar="A,B", help="What grows: batch, seq, layers, width.", rich_help_panel=MODEL)
+        str, typer.Option(metavar="A,B", help="What grows: batch, seq, layers, width, params.", rich_help_panel=MODEL)
     ] = "batch",
     budgets: Annotated[
         str, typer.Option(metavar="SIZE,SIZE", help="Memory of the cards that must do.", rich_help_panel=RUNNING)
@@ -54,6 +54,15 @@ def frontier(
     headroom: Annotated[
         str, typer.Option(metavar="SHARE", help="Share of each budget to leave free.", rich_help_panel=RUNNING)
     ] = "10%",
+    host_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Host memory that must do too, for what a model keeps there.",
+            show_default="any",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -66,19 +75,22 @@ def frontier(
     """Find the largest batch, sequence or model that fits a card of 8, 12, 16 and 24 GiB.
 
     Bisects on predictions, so it needs no GPU: a value fits when its verdict is
-    PASS. width keeps the size of a head and the ratio of width to depth. Exits
-    with 1 when a measured edge did not hold, 4 when a case crashed.
+    PASS. width keeps the size of a head and the ratio of width to depth; params
+    chooses width, depth and heads, for numbers of two digits such as 7.1 billion.
+    With --host-memory what a model keeps there has to fit as well. Exits with 1
+    when a measured edge did not hold, 4 when a case crashed.
 
     \b
     Examples:
       muse-bench frontier --models tuned,ultra
       muse-bench frontier --vary seq,layers --budgets 8GiB --gpu rtx-3070 --output frontier.md
+      muse-bench frontier --models tuned,muse --vary params --host-memory 64GiB
     """
     if check and options.gpu is not None:
         raise UsageError(f"--check measures on the GPU here, and --gpu {options.gpu} names one: leave one of them out")
     check_timeout(options)
-    limits = _parse_budgets(budgets, headroom)
-    budget = BudgetOptions(budget=str(limits[-1].budget_bytes), headroom=headroom)
+    limits = _parse_budgets(budgets, headroom, host_memory)
+    budget = BudgetOptions(budget=str(limits[-1].budget_bytes), headroom=headroom, host_memory=host_memory)
     lines = [
         Line(axis_of(word, sizes, case), case.model, sizes, protocol, budget)
         for word in parse_vary(vary)
@@ -117,14 +129,16 @@ class Line:
     def nothing_found(self) -> Frontier:
         """The frontier before its first edge."""
         axis = self.axis
-        dtype = self.case(axis.start).dtype
-        return Frontier(model=self.model, dtype=dtype, size=axis.size, unit=axis.unit, tolerance=axis.tolerance)
+        dtype = self.case(max(axis.start, axis.least)).dtype
+        return Frontier(
+            model=self.model, dtype=dtype, size=axis.size, unit=axis.unit, tolerance=axis.tolerance, digits=axis.digits
+        )
 
 
 Found = dict[Line, Frontier]
 
 
-def _parse_budgets(text: str, headroom: str) -> list[Budget]:
+def _parse_budgets(text: str, headroom: str, host_memory: str | None) -> list[Budget]:
     """Every size in '8GiB,12GiB' once, the smallest first.
 
     Raises: UsageError for what is no size, and for one that no card has: a number without its unit.
@@ -133,7 +147,8 @@ def _parse_budgets(text: str, headroom: str) -> list[Budget]:
     for size, part in sizes.items():
         if size < MIB:
             raise UsageError(f"--budgets '{part}' is {size} bytes, less than any card has: write a unit, such as 8GiB")
-    return [Budget(budget_bytes=size, headroom=share) for size in sorted(sizes)]
+    host_bytes = None if host_memory is None else parse_bytes(host_memory)
+    return [Budget(budget_bytes=size, headroom=share, host_bytes=host_bytes) for size in sorted(sizes)]
 
 
 def _runs(
@@ -161,6 +176,8 @@ def _runs(
                 largest=line.axis.largest,
                 leap=line.axis.leap,
                 tolerance=line.axis.tolerance,
+                least=line.axis.least,
+                digits=line.axis.digits,
             )
             for budget in budgets:
                 edge = search.edge(budget)

@@ -70,12 +70,17 @@ def _deep_enough(preset: Preset, parameters: int, sizes: Sizes, steps: int) -> S
 
 
 def _check_least(preset: Preset, parameters: int, sizes: Sizes) -> None:
-    least = _count(preset, _shaped(sizes, STEP, 1))
+    least = least_parameters(preset, sizes)
     if parameters < least:
         raise UsageError(
             f"--params {parameters:,} is fewer than the {least:,} of the smallest shape, {STEP} wide with one layer "
             f"and {sizes.vocab_size:,} words: ask for more, or for fewer words by --vocab"
         )
+
+
+def least_parameters(preset: Preset, sizes: Sizes) -> int:
+    """Those of the smallest shape that `choose_shape` knows."""
+    return _count(preset, _shaped(sizes, STEP, 1))
 
 
 def _count(preset: Preset, sizes: Sizes) -> int:

@@ -7,9 +7,15 @@ from muse_bench.analysis.interval import device_interval
 from muse_bench.record import Record, RunFile
 from muse_bench.report import words
 from muse_bench.report.sheet import Sheet
-from muse_bench.units import GIB, format_mib
+from muse_bench.units import GIB, format_bytes, format_mib
 
-NAMES = {"batch": "batch", "seq": "sequence", "layers": "number of layers", "d_model": "width"}
+NAMES = {
+    "batch": "batch",
+    "seq": "sequence",
+    "layers": "number of layers",
+    "d_model": "width",
+    "parameters": "number of parameters",
+}
 ASSUMPTION = (
     "Found by bisecting predictions, which takes it that whatever is larger than what does not fit does not fit either."
 )
@@ -45,6 +51,7 @@ def _largest(run: RunFile, size: str, along: Sequence[Frontier]) -> Sheet:
         notes=(
             f"{words.protocol(run)}; {words.software(run)}; {headrooms} of each budget left free.",
             *([_fits(predicted)] if predicted else []),
+            *_on_host(along),
             ASSUMPTION + _resolution(along),
             *_oddities(along),
         ),
@@ -53,9 +60,10 @@ def _largest(run: RunFile, size: str, along: Sequence[Frontier]) -> Sheet:
 
 def _edges(size: str, along: Sequence[Frontier]) -> Sheet:
     rows = [(one, edge, edge.record) for one in along for edge in one.edges]
+    host = ("host", "host limit") if any(edge.budget.host_bytes is not None for _, edge, _ in rows) else ()
     return Sheet(
         title=f"At the largest {NAMES[size]}, in MiB",
-        headings=("model", "budget", size, *_growing(size), "tokens", "params", "device", "at most", "limit"),
+        headings=("model", "budget", size, *_growing(size), "tokens", "params", "device", "at most", "limit", *host),
         rows=[_edge_row(size, one, edge, record) for one, edge, record in rows if record is not None],
         labels=2,
         notes=("at most: the upper bound of the device, which the limit is held against; tokens: in one step.",),
@@ -80,25 +88,32 @@ def _largest_cell(frontier: Frontier, edges: Sequence[Edge]) -> str:
         return "-"
     (edge,) = edges
     if edge.count:
-        return f"{'>= ' if edge.is_least else ''}{frontier.value(edge.count):,}"
+        return f"{'>= ' if edge.is_least else ''}{_text(frontier.size, frontier.value(edge.count))}"
     if edge.record is None:
         return "-"
     return "none" if edge.record.verdict == "FAIL" else "none sure"
 
 
 def _edge_row(size: str, frontier: Frontier, edge: Edge, record: Record) -> tuple[str, ...]:
-    sized = {"batch": record.batch, "seq": record.seq, "layers": record.config.get("n_layers")}
+    sized = {
+        "batch": record.batch,
+        "seq": record.seq,
+        "layers": record.config.get("n_layers"),
+        "parameters": frontier.value(edge.count) or record.parameters,
+    }
     value = sized.get(size, record.config.get("d_model"))
+    host_limit = edge.budget.host_bytes
     return (
         words.plain(frontier.model),
         f"{edge.budget.budget_bytes / GIB:g} GiB",
-        f"{value:,}" + ("" if edge.count else f" ({'too large' if record.verdict == 'FAIL' else 'not sure'})"),
-        *(str(record.config.get("n_layers")) for _ in _growing(size)),
+        _text(size, value) + ("" if edge.count else f" ({'too large' if record.verdict == 'FAIL' else 'not sure'})"),
+        *(str(record.config.get({"layers": "n_layers"}.get(name, name))) for name in _growing(size)),
         f"{record.batch * record.seq:,}",
         words.count_text(record.parameters),
         format_mib(record.device_peak_bytes),
         format_mib(record.device_upper_bytes),
         format_mib(edge.budget.limit_bytes),
+        *(() if host_limit is None else (format_mib(record.host_total_bytes), format_mib(host_limit))),
     )
 
 
@@ -108,7 +123,7 @@ def _check_row(frontier: Frontier, check: Check) -> tuple[str, ...]:
     return (
         words.plain(frontier.model),
         f"{check.edge.budget.budget_bytes / GIB:g} GiB",
-        f"{frontier.value(check.edge.count):,}",
+        _text(frontier.size, frontier.value(check.edge.count)),
         format_mib(predicted.device_peak_bytes),
         _measured(check.at_edge),
         "-" if check.beyond is None else _measured(check.beyond),
@@ -129,8 +144,8 @@ def _outcome(check: Check) -> str:
 
 
 def _growing(size: str) -> tuple[str, ...]:
-    """What grows with the width."""
-    return ("layers",) if size == "d_model" else ()
+    """What grows with it."""
+    return {"d_model": ("layers",), "parameters": ("d_model", "layers")}.get(size, ())
 
 
 def _origin(predicted: Sequence[Record]) -> str:
@@ -160,7 +175,24 @@ def _oddities(along: Sequence[Frontier]) -> Iterator[str]:
                 yield words.plain(f"{one.model}, {size}: the assumption does not hold: {one.size} {values} fits again.")
 
 
+def _on_host(along: Sequence[Frontier]) -> Iterator[str]:
+    """What models keep in host memory, against which limit."""
+    edges = [edge for one in along for edge in one.edges if edge.record is not None and edge.record.host_total_bytes]
+    for limit in dict.fromkeys(edge.budget.host_bytes for edge in edges):
+        if limit is None:
+            yield "What a model keeps in host memory is not limited here: --host-memory says how much there is."
+        else:
+            yield f"What a model keeps in host memory has to fit {format_bytes(limit)} too."
+
+
+def _text(size: str, value: int | None) -> str:
+    return words.count_text(value) if size == "parameters" else f"{value:,}"
+
+
 def _resolution(along: Sequence[Frontier]) -> str:
+    digits = along[0].digits
+    if digits is not None:
+        return f" Values of {digits} digits are tried."
     tolerance = max(one.tolerance for one in along)
     return f" The edge is found to {tolerance * 100:g} %." if tolerance else ""
 

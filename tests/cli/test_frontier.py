@@ -157,3 +157,45 @@ def test_an_edge_at_the_end_of_the_search_has_nothing_beyond(call, runner, tmp_p
     runner.backend = "cuda"
     assert call("frontier", "--models", "ultra", "--budgets", "8GiB", "--check", "-o", "a.json") == 0
     assert [record.batch for record in read_run_file(tmp_path / "a.json").records] == [65_536, 65_536]
+
+
+def asked(case):
+    return case.parameters_asked // 10**6
+
+
+def test_parameters_grow_by_two_digits_and_choose_the_shape(call, runner, tmp_path):
+    """The limit of 8 GiB is 7,372.8 MiB; 256 of them may go to the context: (7,116.8 / 1.08 - 500) / 2 is 3,045."""
+    runner.peaks = {"tuned": lambda case: 500 + 2 * asked(case)}
+    assert (
+        call("frontier", "--models", "tuned", "--vary", "params", "--budgets", "8GiB", "-o", "a.md", "-o", "a.json")
+        == 0
+    )
+    assert rows((tmp_path / "a.md").read_text())["tuned"] == ["bf16", "3.0 B"]
+    (record,) = read_run_file(tmp_path / "a.json").records
+    assert record.config["d_model"] // record.config["n_heads"] == 128
+    assert "frontier: parameters 3,000,000,000 fits" in record.notes[-1]
+
+
+def test_parameters_that_host_memory_holds(call, runner, tmp_path):
+    """2 bytes a parameter in 64 GiB: 34.3 billion, where the device would take any."""
+    runner.peaks = {"muse": 1_000}
+    runner.fields = lambda case: {"host_bytes": {"weights": 2 * case.parameters_asked}}
+    options = ("frontier", "--models", "muse", "--vary", "params", "--budgets", "8GiB", "-o", "a.md")
+    assert call(*options, "--host-memory", "64GiB") == 0
+    text = (tmp_path / "a.md").read_text()
+    assert rows(text)["muse"] == ["bf16", "34.0 B"]
+    assert "What a model keeps in host memory has to fit 64.00 GiB too." in text
+
+
+def test_host_memory_that_is_not_given_limits_nothing_and_that_is_said(call, runner, tmp_path):
+    runner.peaks = {"muse": 1_000}
+    runner.fields = lambda case: {"host_bytes": {"weights": 2 * case.parameters_asked}}
+    assert call("frontier", "--models", "muse", "--vary", "params", "--budgets", "8GiB", "-o", "a.md") == 0
+    text = (tmp_path / "a.md").read_text()
+    assert rows(text)["muse"] == ["bf16", r"\>= 1,000.0 B"]
+    assert "in host memory is not limited here: --host-memory says how much there is" in text
+
+
+def test_parameters_of_a_model_of_the_users_own_are_its_own(call, capsys):
+    assert call("frontier", "--models", "mine.py:build", "--vary", "params") == 2
+    assert "--vary params is for presets" in capsys.readouterr().err

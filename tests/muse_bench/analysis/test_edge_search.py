@@ -162,3 +162,39 @@ def test_no_guess_leaps_too_far(shape):
     for count in asked[1:]:
         assert count <= 4 * largest
         largest = max(largest, count)
+
+
+def on_host(reserved, host, **options):
+    """As `measure`, with MiB of host memory by count."""
+    search, asked = measure(reserved, **options)
+    predict = search._predict
+    search._predict = lambda count: dataclasses.replace(predict(count), host_bytes={"weights": int(host(count) * MIB)})
+    return search, asked
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("start", "least"), [(1, 1), (987, 13), (40_000, 4_301)])
+def test_counts_of_two_digits_are_tried_and_the_best_of_them_is_found(shape, start, least):
+    reserved = SHAPES[shape]
+    search, asked = measure(reserved, start=start, least=least, digits=2)
+    two_digits = [n for n in range(least, LARGEST + 1) if n % 10 ** max(0, len(str(n)) - 2) == 0]
+    for budget in BUDGETS:
+        fitting = [n for n in two_digits if truth(lambda _, n=n: reserved(n), budget, 1)]
+        assert search.edge(budget).count == max(fitting, default=0)
+    assert set(asked) <= set(two_digits)
+    assert len(asked) == len(set(asked))
+
+
+def test_where_the_least_count_does_not_fit_there_is_no_more_to_try():
+    search, asked = measure(lambda n: 8_000 + 100 * n, start=40, least=13, digits=2)
+    edge = search.edge(BUDGETS[0])
+    assert (edge.count, edge.beyond, edge.is_least) == (0, 13, False)
+    assert min(asked) == 13
+
+
+def test_host_memory_ends_what_the_device_would_still_take():
+    """2 MiB a count in 16 GiB: 8,192, of which the device knows nothing."""
+    search, asked = on_host(lambda n: 300 + n / 1_000, lambda n: 2 * n)
+    edge = search.edge(Budget(budget_bytes=8 << 30, headroom=0.1, host_bytes=16 << 30))
+    assert (edge.count, edge.beyond) == (8_192, 8_193)
+    assert len(asked) <= 12
