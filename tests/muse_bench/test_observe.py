@@ -15,7 +15,7 @@ from muse_bench.models.presets import PRESETS
 from muse_bench.observe import ADD, Observer
 from muse_bench.predict.allocator import AllocatorConfig
 from muse_bench.predict.gpus import find_gpu
-from muse_bench.predict.trace import trace_case
+from muse_bench.predict.trace import MetaObserver, trace_case
 from muse_bench.predict.weigh import weigh
 from muse_bench.stored import Int4Parameter, Int8Parameter, stored
 from muse_bench.timeline import profile
@@ -419,3 +419,19 @@ def test_scopes_nest_and_tell_their_listeners():
     with scopes.scope("unheard"):
         pass
     assert len(heard) == 6
+
+
+@pytest.mark.parametrize("changes", [{}, {"weight_format": "int8", "optimizer": "apollo-mini"}], ids=str)
+def test_names_are_given_in_proportion_to_the_depth(monkeypatch, changes):
+    """All parameters and all state named anew at each of many updates: deep models then take minutes to predict."""
+    given = []
+    label = MetaObserver.label
+    monkeypatch.setattr(MetaObserver, "label", lambda self, *names: given.append(1) or label(self, *names))
+
+    def names(layers):
+        given.clear()
+        trace("muse", n_layers=layers, weights="host", update="in-backward", **changes)
+        return len(given)
+
+    few, more, many = map(names, (8, 16, 32))
+    assert many - more == 2 * (more - few)
