@@ -112,6 +112,7 @@ class ModelConfig:
     offload: bool = False
     weights: Residence = "device"
     inference_slots: int = 1
+    training_slots: int = 2
     weight_format: WeightFormat = "native"
     prefill_chunk: int | None = None
     int8_inference: bool = False
@@ -127,7 +128,7 @@ class ModelConfig:
             )
         if self.embedding == "hybrid" and self.head != "low-rank":
             raise UsageError(f"embedding 'hybrid' shares the rows of a low-rank head, and the head is '{self.head}'")
-        _require_positive(self, "checkpoint_parts", "inference_slots")
+        _require_positive(self, "checkpoint_parts", "inference_slots", "training_slots")
         if self.prefill_chunk is not None:
             _require_positive(self, "prefill_chunk")
         if self.offload and self.checkpointing != "sublayers":

@@ -369,7 +369,7 @@ def _with_cap(record: Record, capped: dict[str, Any] | None, case: Case) -> Reco
 
 
 def _is_streamed(case: Case) -> bool:
-    return case.config is not None and case.config.weights == "host"
+    return case.config is not None and case.config.weights != "device"
 
 
 def _noted(record: Record, note: str) -> Record:

@@ -34,7 +34,7 @@ STEPS = (
     Step("micro-batch", ("micro_batch",)),
     Step("one CUDA graph", ("execution",)),
     Step("prompt in chunks", ("prefill_chunk",)),
-    Step("two slots at inference", ("inference_slots",)),
+    Step("more slots for weights in turn", ("inference_slots", "training_slots")),
     Step("INT8 weights that are trained", ("weight_format",)),
     Step("INT8 weights at inference", ("int8_inference",)),
 )

@@ -39,7 +39,6 @@ from muse_kernels import host_rows
 from muse_kernels.chunks import slices
 
 MOST_CHUNKS = 64  # of a prompt: each costs launches, however short
-TRAINING_SLOTS = 2  # in which weights take turns: the next is copied while one is at work
 PREFILL_CHUNKS = 4  # that a block reads before the next: weights in host memory are copied once for them
 READ_WEIGHTS_INSIDE = (LowRankFFN, EncoderBlock)  # and do not call the modules that have these
 
@@ -268,7 +267,7 @@ class LanguageModel(nn.Module):
         """A pass begins: weights in host memory take turns on the device from here on."""
         if self._weights is not None:
             training = self.training or torch.is_grad_enabled()
-            self._weights.begin(TRAINING_SLOTS if training else self.config.inference_slots)
+            self._weights.begin(self.config.training_slots if training else self.config.inference_slots)
 
     def _rows(self, ids: Tensor) -> Tensor:
         assert isinstance(self.head, LowRankHead)

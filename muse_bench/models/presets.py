@@ -162,7 +162,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "streamed": Preset(
         "models far larger than the card: muse with INT8 weights that are trained, and two vectors of state a matrix",
-        {**_MUSE, "weight_format": "int8", "inference_slots": 2, "prefill_chunk": 1_024},
+        {**_MUSE, "weight_format": "int8", "inference_slots": 2, "training_slots": 3, "prefill_chunk": 1_024},
         dtype="bf16",
         optimizer="apollo-mini",
         update="in-backward",

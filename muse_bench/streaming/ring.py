@@ -37,6 +37,7 @@ class Ring:
         self._device, self._inward, self._outward = pages[0].device, inward, outward
         self._slots: list[Slot] = []
         self._memory: list[Tensor] = []  # that of the slots comes last
+        self._borrowed = False
 
     def begin(self, slots: int) -> None:
         """The slots, at least so many, hold nothing of use: host memory is what counts."""
@@ -50,16 +51,18 @@ class Ring:
 
     @contextlib.contextmanager
     def borrow(self, size_bytes: int) -> Iterator[Tensor | None]:
-        """The memory of all slots for another use, which they forget what they hold for; None where it is too small."""
-        if not self._slots or size_bytes > len(self._memory[-1]):
+        """The memory of all slots, which forget what they hold, for another use; None if it is too small, or taken."""
+        if self._borrowed or not self._slots or size_bytes > len(self._memory[-1]):
             yield None
             return
+        self._borrowed = True
         for slot in self._slots:
             wait_for(slot.ready, self._device)
             wait_for(slot.free, self._device)
         try:
             yield self._memory[-1]
         finally:
+            self._borrowed = False
             for slot in self._slots:
                 slot.page, slot.ready, slot.free = None, None, now(self._device)
 

@@ -25,13 +25,14 @@ class HostTable:
     """One large parameter in host memory that is on the device as a whole between `fetch` and `release`.
 
     Memory on the device: the table while it is there, and its optimizer state while it is updated, where the memory in
-    which the weights of parts take turns is too small for that.
+    which the weights of parts take turns is too small for that, or taken.
     """
 
     def __init__(self, table: nn.Parameter, weights: HostWeights, memory: HostMemory | None = None) -> None:
         self._table, self.page, self._weights, self._memory = table, Page([table], memory), weights, memory
         self._state: Page | None = None
         self.optimizer_state: OptimizerState | None = None
+        self._lent = contextlib.ExitStack()  # what it lies in on the device
 
     @property
     def rows(self) -> int:
@@ -45,11 +46,12 @@ class HostTable:
 
     def fetch(self) -> None:
         """The table is on the device from here on."""
-        _show(self.page)
+        _show(self.page, self._lent.enter_context(self._weights.borrow(self.page.size_bytes)))
 
     def release(self, *, keep: bool) -> None:
         """It no longer is; with `keep`, what it has become is kept."""
         _hide(self.page, keep=keep)
+        self._lent.close()
 
     def logits(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x table^T + bias for x (..., width), a slice of the table at a time; its gradient stays in host memory."""

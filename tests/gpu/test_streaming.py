@@ -57,6 +57,31 @@ def test_streamed_training_is_the_resident_one_to_the_bit(execution: str) -> Non
     same(trained("host", execution, device), trained("device", "eager", device))
 
 
+@pytest.mark.parametrize("execution", ["eager", "graph"])
+def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model(execution: str) -> None:
+    """Float32 weights and moments in host memory, one half written back while the next one comes."""
+
+    def trained_exactly(weights: str, execution: str) -> Workload:
+        config = dataclasses.replace(PRESET.configure(SIZES), weights=weights, training_slots=3)
+        case = Case(
+            model="muse",
+            config=config,
+            batch=2,
+            seq=96,
+            vocab_size=1_001,
+            optimizer="adamw",
+            update=PRESET.update,
+            execution=execution,  # type: ignore[arg-type]
+        )
+        work = build_workload(case, torch.device("cuda"))
+        for _ in range(50):
+            work.step()
+        torch.cuda.synchronize()
+        return work
+
+    same(trained_exactly("host", execution), trained_exactly("device", "eager"))
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("execution", ["eager", "graph"])
 def test_int8_weights_train_the_same_streamed_and_resident(execution: str, parts: int) -> None:

@@ -65,7 +65,7 @@ def test_odd_sizes(
 def panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any number of rows takes panels, of three rows or columns of the weight at most."""
     fused = importlib.import_module("muse_kernels.int8_linear.fused")
-    for name, value in {"MANY_ROWS": 1, "LEAST_PANEL": 3, "PANEL_BYTES": 900}.items():
+    for name, value in {"MANY_ROWS": 1, "LEAST_PANEL": 3, "PANEL_BYTES": 900, "TILE": 1, "TILES": 1}.items():
         monkeypatch.setattr(fused, name, value)
 
 
@@ -86,6 +86,15 @@ def test_panels_of_many_rows(
     assert 0 < panel_length(x, out_features, shape[-1]) < out_features
     assert_accurate(run, x, implementation="triton")
     assert_accurate(run, x, bias, implementation="triton")
+
+
+def test_a_panel_of_a_wide_weight_keeps_the_gpu_busy() -> None:
+    """What stays in the cache of it are 128 rows: eight tiles of the product, for 132 multiprocessors."""
+    from muse_kernels.int8_linear.fused import panel_length
+
+    rows = torch.empty(1024, 11_776, dtype=torch.bfloat16, device="meta")
+    assert panel_length(rows, 11_776, 11_776) == 4_096
+    assert panel_length(rows.expand(4, *rows.shape).reshape(-1, 11_776), 11_776, 11_776) == 1_024
 
 
 LAYOUTS = {

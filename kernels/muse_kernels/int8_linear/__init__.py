@@ -42,8 +42,8 @@ def int8_linear(
         there. "triton" multiplies the float32 sum of x * weight_int8 by the scale, with no rounding between (x beyond
         2e36 / in_features overflows it); for 1,024 rows and more it rounds the scaled weight, as "reference" does.
     Memory: saves weight_int8 and scale by reference, and x only for straight_through. Scratch of "triton": none below
-        1,024 rows, else at most 4 MiB and half of the weight in the dtype of x (none where 128 rows of the weight, or
-        in backward 128 columns, are more). Of "eager": one dequantised block of
+        1,024 rows, else at most half of the weight in the dtype of x, and no more than 4 MiB of it or ceil(32,768 /
+        rows) * 128 of its rows, in backward columns, whichever is more. Of "eager": one dequantised block of
         ceil(max(bytes of x, 1 MiB) / (in_features * element_size)) rows of the weight; in backward
         ceil(max(bytes of x, 1 MiB) / (out_features * element_size)) columns, and a copy of the
         output's gradient if that arrives expanded.

@@ -18,6 +18,7 @@ from muse_kernels.rows import as_rows
 MANY_ROWS = 1024  # from which a panel is converted in less time than the library's product saves
 PANEL_BYTES = 4 << 20  # stays in the second-level cache between its conversion and the product
 LEAST_PANEL = 128  # output features, or input features in backward
+TILE, TILES = 128, 256  # rows and columns of the library's tiles, and how many keep a large GPU busy
 
 
 class FusedInt8Linear(torch.autograd.Function):
@@ -60,12 +61,14 @@ class FusedInt8Linear(torch.autograd.Function):
 def panel_length(rows: Tensor, length: int, width: int) -> int:
     """How many of the weight's rows (columns in backward), each of this width, a panel has; 0 for the kernel.
 
-    A panel is at most half of the weight.
+    A panel is at most half of the weight. One that stays in the cache is narrow where the weight is wide: it is as long
+    as its product needs to keep the GPU busy, at least.
     """
     if rows.shape[0] < MANY_ROWS:
         return 0
-    half = -(-length // 2)
-    most = min(half, PANEL_BYTES // (width * rows.element_size()) // LEAST_PANEL * LEAST_PANEL)
+    cached = PANEL_BYTES // (width * rows.element_size()) // LEAST_PANEL * LEAST_PANEL
+    busy = TILE * -(-TILES // -(-rows.shape[0] // TILE))
+    most = min(-(-length // 2), max(cached, busy))
     return most if most >= LEAST_PANEL else 0
 
 

@@ -24,14 +24,16 @@ CPU = torch.device("cpu")
 PRESET = PRESETS["muse"]
 
 
-def build(weights: str, *, optimizer: str = PRESET.optimizer, mode: str = "train", **changes: object) -> Workload:
+def build(
+    weights: str, *, optimizer: str = PRESET.optimizer, mode: str = "train", dtype: str = "bf16", **changes: object
+) -> Workload:
     config = dataclasses.replace(PRESET.configure(SIZES), n_heads=2, weights=weights, **changes)
     return build_workload(
         Case(
             model="muse",
             config=config,
             mode=mode,
-            dtype="bf16",
+            dtype=dtype,
             batch=3,
             seq=24,
             vocab_size=301,
@@ -59,6 +61,21 @@ def test_training_is_the_same_to_the_bit(optimizer: str) -> None:
             work.step()
     same(host, device)
     assert not all(torch.equal(now, before) for now, before in zip(matrices(host), start, strict=True))
+
+
+@pytest.mark.parametrize("slots", [2, 3])
+def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model(slots: int) -> None:
+    """Float32 weights and moments, all in host memory: an update that is lost or doubled once would show for good."""
+    host, device = (
+        build(weights, dtype="fp32", optimizer="adamw", training_slots=slots) for weights in ("host", "device")
+    )
+    for work in (host, device):
+        torch.manual_seed(1)
+        for _ in range(50):
+            work.step()
+    same(host, device)
+    parameters = sum(page.size_bytes for page in host.model._weights.pages) // 4
+    assert host.host_bytes()["optimizer state"] >= 8 * parameters
 
 
 def matrices(work: Workload) -> list[torch.Tensor]:
