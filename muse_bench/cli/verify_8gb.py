@@ -20,8 +20,9 @@ from muse_bench.cli.options import (
     ScaleOptions,
 )
 from muse_bench.cli.run import run_cases
-from muse_bench.config import Mode
+from muse_bench.config import TRAINING_MODES, Mode
 from muse_bench.host_memory import available_bytes
+from muse_bench.models.variants import find_model
 from muse_bench.record import Record
 from muse_bench.report.fit import Fit
 
@@ -55,8 +56,8 @@ def verify_8gb(
     Weights that live in host memory need room there too, and time to cross the
     link: both are said.
 
-    --params runs, or predicts, inference, decoding and training, unless --mode
-    names one. Where it runs a model with weights in host memory, these are filled
+    --params runs, or predicts, inference, decoding and training, as far as the
+    model can, unless --mode names one. Where it runs a model with weights in host memory, these are filled
     once with random values, all modes share them, and the cap of --prove is set
     from the start.
 
@@ -72,8 +73,12 @@ def verify_8gb(
     """
     scaled = scale.params is not None
     names = split_models(models or (SCALED_MODEL if scaled else DEFAULT_MODELS))
-    protocols = _each_mode(protocol) if scaled else [protocol]
-    cases = [case for name in names for each in protocols for case in build_cases([name], scale, each, budget)]
+    cases = [
+        case
+        for name in names
+        for each in (_each_mode(name, protocol) if scaled else [protocol])
+        for case in build_cases([name], scale, each, budget)
+    ]
     here = None if budget.host_memory is not None else available_bytes()
     host = None if here is None else HostBudget(here, asked=False)
 
@@ -85,8 +90,9 @@ def verify_8gb(
     return exit_code(run.records)
 
 
-def _each_mode(protocol: ProtocolOptions) -> list[ProtocolOptions]:
-    """The mode that was asked for, or all in which such models are used; training, which changes them, comes last."""
-    if protocol.mode is not None:
+def _each_mode(name: str, protocol: ProtocolOptions) -> list[ProtocolOptions]:
+    """The mode that was asked for, or all in which the model is used; training, which changes it, comes last."""
+    if protocol.mode is not None or ":" in name:
         return [protocol]
-    return [dataclasses.replace(protocol, mode=mode) for mode in SCALED_MODES]
+    modes = SCALED_MODES if find_model(name).trains else [mode for mode in SCALED_MODES if mode not in TRAINING_MODES]
+    return [dataclasses.replace(protocol, mode=mode) for mode in modes]

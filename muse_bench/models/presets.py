@@ -39,6 +39,11 @@ class Preset:
     update: Update = "after"
     execution: Execution = "eager"
 
+    @property
+    def trains(self) -> bool:
+        """Whether it can be trained: weights of 4 bits and those that a peer's engine keeps cannot."""
+        return self.parts.get("weight_format") != "int4" and self.parts.get("weights") != "accelerate"
+
     def configure(self, sizes: Sizes) -> ModelConfig:
         """The configuration at these sizes."""
         parts = {name: part.of(sizes.d_model) if isinstance(part, Share) else part for name, part in self.parts.items()}
