@@ -18,7 +18,8 @@ OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) 
 REPORTS := $(filter-out $(OTHERS),$(wildcard reports/h200/*.json))
 BESIDE := $(foreach file,$(LOSSES) $(QUALITY),--quality $(file))
 COMPARED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json reports/h200/predicted/$(size)-*.json))
-SHOWN := ref-train-off large-train-off ref-inference-last-off
+FLOORS := $(wildcard reports/h200/ref-train-off.json reports/h200/ref-forward-backward-off.json reports/h200/ref-inference-last-off.json)
+SHOWN := ref-train-off large-train-off ref-inference-last-off ref-forward-backward-off streamed-100b
 
 .PHONY: help setup compare test lint format bench reports clean
 
@@ -63,6 +64,7 @@ reports: setup
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)
+	$(if $(FLOORS),$(BIN)/muse-bench floor $(FLOORS:%=--from %) --output reports/h200/floor.md)
 	$(foreach what,$(SWEPT),$(BIN)/muse-bench sweep $(patsubst %,--from %,$(filter reports/h200/sweep-$(what)%,$(SWEEPS))) --fit-from 4096 --output reports/h200/sweep-$(what).md &&) true
 	$(foreach file,$(ABLATIONS),$(BIN)/muse-bench ablate --records $(file) $(BESIDE) --output $(file:.json=.md) &&) true
 	$(foreach file,$(RANKS),$(BIN)/muse-bench ranks --from $(file) $(BESIDE) --output $(file:.json=.md) &&) true

@@ -22,6 +22,7 @@ from muse_bench.cli.options import (
 )
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.run import case_status, run_cases
+from muse_bench.cli.sheets import joined
 from muse_bench.config import Case, ModelConfig, Workspace
 from muse_bench.errors import UsageError
 from muse_bench.execution.weighing import weigh_cases
@@ -56,9 +57,12 @@ def floor(
         ),
     ] = "default",
     saved: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "--from", metavar="FILE", help="Take the peaks of saved records; run nothing.", rich_help_panel=MODEL
+            "--from",
+            metavar="FILE",
+            help="Take the peaks of saved records; run nothing. Repeatable.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     backend: Backend = "auto",
@@ -75,8 +79,8 @@ def floor(
       muse-bench floor --models baseline,muse --modes train,decode -o floor.md
       muse-bench floor --from peaks.json --output floor.csv
     """
-    if saved is not None:
-        run = _presets_only(read_run_file(saved), saved)
+    if saved:
+        run = joined([_presets_only(read_run_file(path), path) for path in saved], saved)
         cases = [case_of(record) for record in run.records]
     else:
         cases = [
@@ -103,7 +107,7 @@ def floor(
         Format("csv", ".csv", False, lambda run: render_csv(bounded(run))),
         Format("json", ".json", False, lambda run: render_json(run, bounded(run))),
     ]
-    if saved is not None:
+    if saved:
         Outputs(options.output or (), written).write(run)
         console.stdout().print(render_terminal(*shown(run)))
         return case_status(run)

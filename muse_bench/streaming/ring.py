@@ -29,30 +29,32 @@ class Ring:
     """The pages, and slots of the size of the largest.
 
     Memory: slots * the largest page on the device; all pages in host memory. Slots stay where they are, and are never
-    fewer than they were: a captured graph may know them.
+    fewer than they were, for a captured graph may know them: more of them are added.
     """
 
     def __init__(self, pages: Sequence[Page], inward: Lane, outward: Lane) -> None:
         self.pages = pages
         self._device, self._inward, self._outward = pages[0].device, inward, outward
         self._slots: list[Slot] = []
-        self._memory: list[Tensor] = []  # that of the slots comes last
+        self._memory: list[Tensor] = []  # of the slots, some at a time
         self._borrowed = False
 
     def begin(self, slots: int) -> None:
         """The slots, at least so many, hold nothing of use: host memory is what counts."""
-        if len(self._slots) < slots:
+        if more := max(0, slots - len(self._slots)):
             largest = max(page.size_bytes for page in self.pages)
             with scopes.scope(WEIGHTS):
-                self._memory.append(torch.empty(slots * largest, dtype=torch.uint8, device=self._device))
-            self._slots = [Slot(memory) for memory in self._memory[-1].split(largest)]
+                memory = torch.empty(more * largest, dtype=torch.uint8, device=self._device)
+            self._memory.append(memory)
+            self._slots += map(Slot, memory.split(largest))
         for slot in self._slots:
             slot.page, slot.ready, slot.free = None, None, None
 
     @contextlib.contextmanager
     def borrow(self, size_bytes: int) -> Iterator[Tensor | None]:
-        """The memory of all slots, which forget what they hold, for another use; None if it is too small, or taken."""
-        if self._borrowed or not self._slots or size_bytes > len(self._memory[-1]):
+        """Memory of slots, which all forget what they hold, for another use; None if it is too small, or taken."""
+        memory = max(self._memory, key=len, default=None)
+        if self._borrowed or memory is None or size_bytes > len(memory):
             yield None
             return
         self._borrowed = True
@@ -60,7 +62,7 @@ class Ring:
             wait_for(slot.ready, self._device)
             wait_for(slot.free, self._device)
         try:
-            yield self._memory[-1]
+            yield memory
         finally:
             self._borrowed = False
             for slot in self._slots:

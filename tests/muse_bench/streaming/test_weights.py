@@ -207,6 +207,18 @@ def test_a_page_that_is_lent_shows_its_values_and_keeps_changes_only_if_asked() 
             assert tensors[index].tolist() == [expected] * 5
 
 
+def test_more_slots_are_added_to_those_there_are() -> None:
+    """A model that reads and then trains would otherwise hold its slots for reading for good, used by nobody."""
+    pages = [Page([torch.full((size,), 1.0)]) for size in (5, 300, 7)]
+    ring = Ring(pages, Lane(CPU), Lane(CPU))
+    for slots in (1, 3, 2):
+        ring.begin(slots)
+    assert sum(map(len, ring._memory)) == 3 * max(page.size_bytes for page in pages)
+    with ring.borrow(2 * pages[1].size_bytes) as memory, ring.borrow(1) as none:
+        assert memory is not None
+        assert none is None
+
+
 def test_memory_that_was_borrowed_holds_no_page() -> None:
     tensors, ring = pages(2)
     with ring.lend(0, 1, keep=False):
