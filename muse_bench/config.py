@@ -42,6 +42,8 @@ WORKSPACE_ENVIRONMENT: dict[Workspace, dict[str, str]] = {
 }
 
 TRAINING_MODES: tuple[Mode, ...] = ("train", "forward-backward")
+# What these count lies on the device; the others' counts are numbers that a replayed graph would not see change.
+CAPTURED_OPTIMIZERS: tuple[Optimizer, ...] = ("muon-8bit", "apollo-mini", "sgd", "none")
 INT8_OPTIMIZERS: tuple[Optimizer, ...] = ("apollo-mini", "none")
 LARGEST_SIZE = 1 << 40
 WITHOUT_RANK = {"embedding": ("dense",), "mixer": ("attention",), "ffn": ("dense",), "head": ("dense", "tied")}
@@ -166,7 +168,7 @@ class Case:
     `config` is None for a model that comes from a user's factory; `model` then names the factory. `parameters_asked` is
     the number of parameters that its sizes were chosen for, where they were.
     `gpu` names the card to predict for, and is None when the case is measured. `host_memory_bytes` is how much host
-    memory the user says there is.
+    memory the user says there is; with `host_folder` a file in that folder takes its place.
     """
 
     model: str
@@ -192,6 +194,7 @@ class Case:
     budget_bytes: int = 8 << 30
     headroom: float = 0.1
     host_memory_bytes: int | None = None
+    host_folder: str | None = None
 
     def __post_init__(self) -> None:
         _require_choices(self)
@@ -220,6 +223,8 @@ class Case:
             and self.optimizer not in INT8_OPTIMIZERS
         ):
             raise UsageError(f"optimizer '{self.optimizer}' does not train int8 weights: choose 'apollo-mini'")
+        if self.mode == "train" and self.execution == "graph" and self.optimizer not in CAPTURED_OPTIMIZERS:
+            raise UsageError(f"no CUDA graph can hold steps of optimizer '{self.optimizer}': set execution to 'eager'")
         if self.warmup_steps < 0:
             raise UsageError(f"warm-up steps {self.warmup_steps} is negative: use 0 or more")
         if self.mode == "decode" and self.config is not None and not self.config.causal:
@@ -232,7 +237,7 @@ class Case:
         if self.config.int8_inference:  # its matrices are replaced in some modes
             return False
         theirs = dataclasses.replace(other.config, max_seq_len=self.config.max_seq_len)
-        how = ("dtype", "seed", "host_memory_bytes")
+        how = ("dtype", "seed", "host_memory_bytes", "host_folder")
         return self.config == theirs and all(getattr(self, name) == getattr(other, name) for name in how)
 
     @property

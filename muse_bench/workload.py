@@ -7,6 +7,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from muse_bench.layers.quantised import quantise_linears
 from muse_bench.models.external import build_external
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.optim import build_optimizer
+from muse_bench.streaming.memory import HostRoom
 from muse_bench.streaming.traffic import Traffic, counted
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -139,10 +141,14 @@ def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -
     with device, _default_dtype(DTYPES[case.dtype]):
         if case.config is None:
             return build_external(case.model).to(device=device, dtype=DTYPES[case.dtype])
-        model: nn.Module = LanguageModel(case.config, case.host_memory_bytes, say)
+        model: nn.Module = LanguageModel(case.config, _room(case), say)
     if case.config.int8_inference and case.mode not in TRAINING_MODES:
         model = quantise_linears(model)
     return model
+
+
+def _room(case: Case) -> HostRoom:
+    return HostRoom(case.host_memory_bytes, None if case.host_folder is None else Path(case.host_folder))
 
 
 @contextlib.contextmanager

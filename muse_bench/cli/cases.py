@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from muse_bench.cli.options import DEFAULT_MODE, BudgetOptions, ProtocolOptions, RunOptions, ScaleOptions, SizeOptions
-from muse_bench.config import Case, Execution, Mode, ModelConfig, Sizes
+from muse_bench.config import CAPTURED_OPTIMIZERS, Case, Execution, Mode, ModelConfig, Optimizer, Sizes
 from muse_bench.errors import UsageError
 from muse_bench.models.presets import Preset
 from muse_bench.models.shapes import choose_shape
@@ -41,6 +41,8 @@ def build_cases(
         raise UsageError(f"--seed {protocol.seed} is not a seed: give a whole number from 0 to below 2^63")
     budget_bytes, headroom = parse_bytes(budget.budget), parse_percent(budget.headroom)
     host_memory = None if budget.host_memory is None else parse_bytes(budget.host_memory)
+    if budget.host_folder is not None and not budget.host_folder.is_dir():
+        raise UsageError(f"--host-folder {budget.host_folder} is no folder: name one that there is")
     cases = []
     for model in models:
         preset = None if ":" in model else find_model(model)
@@ -48,6 +50,7 @@ def build_cases(
             raise UsageError(f"'{model}' cannot decode: only presets keep the state that decoding needs")
         if preset is None and parameters is not None:
             raise UsageError(f"'{model}' has sizes of its own: --params is for presets; leave it out")
+        optimizer = protocol.optimizer or (preset.optimizer if preset else "adamw")
         cases.append(
             Case(
                 model=model,
@@ -59,9 +62,9 @@ def build_cases(
                 vocab_size=sizes.vocab,
                 parameters_asked=parameters,
                 autocast=protocol.autocast,
-                optimizer=protocol.optimizer or (preset.optimizer if preset else "adamw"),
+                optimizer=optimizer,
                 update=preset.update if preset and mode == "train" else "after",
-                execution=_execution(preset, mode),
+                execution="eager" if budget.host_folder is not None else _execution(preset, mode, optimizer),
                 logits=protocol.logits,
                 new_tokens=protocol.new_tokens,
                 micro_batch=protocol.micro_batch
@@ -74,19 +77,20 @@ def build_cases(
                 budget_bytes=budget_bytes,
                 headroom=headroom,
                 host_memory_bytes=host_memory,
+                host_folder=None if budget.host_folder is None else str(budget.host_folder),
             )
         )
     return cases
 
 
-def _execution(preset: Preset | None, mode: Mode) -> Execution:
+def _execution(preset: Preset | None, mode: Mode, optimizer: Optimizer) -> Execution:
     """Decoding is not captured: each token's position goes into it as a number, and a graph of all would be huge.
 
-    Nor is what accelerate copies: it waits for each copy, which no graph can hold.
+    Nor is what accelerate copies, for it waits for each copy, nor an optimizer that counts outside the device.
     """
     if preset is None or mode == "decode" or preset.parts.get("weights") == "accelerate":
         return "eager"
-    return preset.execution
+    return "eager" if mode == "train" and optimizer not in CAPTURED_OPTIMIZERS else preset.execution
 
 
 def check_timeout(options: RunOptions) -> None:

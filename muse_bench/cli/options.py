@@ -197,6 +197,15 @@ class BudgetOptions:
             rich_help_panel=RUNNING,
         ),
     ] = None
+    host_folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep what would be in host memory in a file in this folder, where memory is short: slower.",
+            show_default="in memory",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

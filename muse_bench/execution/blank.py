@@ -1,6 +1,7 @@
 """The record that a case begins with: what was asked for, and nothing yet of what it gave."""
 
 import dataclasses
+from collections.abc import Iterator
 
 from muse_bench.config import Case
 from muse_bench.models.parameters import count_parameters
@@ -30,8 +31,15 @@ def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
         seed=case.seed,
         budget_bytes=case.budget_bytes,
         limit_bytes=case.limit_bytes,
-        notes=() if case.parameters_asked is None else (_chosen(case),),
+        notes=tuple(_notes(case)),
     )
+
+
+def _notes(case: Case) -> Iterator[str]:
+    if case.parameters_asked is not None:
+        yield _chosen(case)
+    if case.host_folder is not None and case.config is not None and case.config.weights != "device":
+        yield "what is kept in host memory lies in a file: copies are slower than the link, and no step is a CUDA graph"
 
 
 def _chosen(case: Case) -> str:

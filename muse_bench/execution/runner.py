@@ -14,19 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from muse_bench.config import WORKSPACE_ENVIRONMENT, WORKSPACE_VARIABLES, Backend, Case, Workspace
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.blank import blank_record
+from muse_bench.execution.fill import explained, failure, link_fields, noted, with_cap, with_device, with_link
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
-from muse_bench.link import LinkRates
-from muse_bench.measure.nvml import DeviceView, NvmlSampler, driver_version
-from muse_bench.predict.gpus import Gpu, find_gpu
-from muse_bench.record import Environment, Ledger, ModuleRow, Proof, Record, TimelinePoint
+from muse_bench.measure.nvml import NvmlSampler, driver_version
+from muse_bench.predict.gpus import find_gpu
+from muse_bench.record import Environment, Record
 from muse_bench.units import format_bytes
 
 DEFAULT_GPU = "rtx-4060"
@@ -156,21 +156,21 @@ class Runner:
         except BaseException:
             self._close_spares()
             raise
-        if (failed := _failure(record, result)) is not None:
+        if (failed := failure(record, result)) is not None:
             return failed
         values = result["values"]
         peak_reserved = values["peak_reserved_bytes"]
         single = case.single_step
-        explained = _explained(record, values)
+        filled = explained(record, values)
         return dataclasses.replace(
-            explained if self._explains else dataclasses.replace(explained, modules=(), timeline=()),
+            filled if self._explains else dataclasses.replace(filled, modules=(), timeline=()),
             parameters=values["parameters"],
             state_per_sequence_bytes=values.get("state_per_sequence_bytes"),
             peak_allocated_bytes=values["cold_peak_allocated_bytes" if single else "steady_peak_allocated_bytes"],
             cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],
             peak_reserved_bytes=peak_reserved,
             host_bytes=values["host_bytes"],
-            **_link(values, self._gpu),
+            **link_fields(values, self._gpu),
             context_bytes=values["context_bytes"],
             context_source=self._gpu.context_source,
             smallest_budget_bytes=values.get("smallest_budget_bytes"),
@@ -206,27 +206,27 @@ class Runner:
                 for spare in self._spares:
                     spare.resume()
             view = sampler.stop()
-        if (failed := _failure(record, result)) is not None:
+        if (failed := failure(record, result)) is not None:
             return failed
         values = result["values"]
         self.environment = dataclasses.replace(self.environment, **values["gpu"])
         record = dataclasses.replace(record, gpu=self.environment.gpu, **values["peaks"])
-        return _with_cap(_with_link(_with_device(record, view), values["link"]), values["capped"], case)
+        return with_cap(with_link(with_device(record, view), values["link"]), values["capped"], case)
 
     def _explain(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
         """Adds the ledger of a separate, instrumented run; what the two runs differ by is unattributed."""
         try:
             result = self._ask_fresh("ledger", case, lambda phase: say(f"instrumented run: {phase}"), None)
         except WorkerDied as error:
-            return _noted(record, f"no ledger: {error}")
+            return noted(record, f"no ledger: {error}")
         if result["status"] != "ok":
-            return _noted(record, f"no ledger: the instrumented run ended with {result['reason']}")
-        explained = _explained(record, result["values"])
-        assert explained.ledger is not None
+            return noted(record, f"no ledger: the instrumented run ended with {result['reason']}")
+        filled = explained(record, result["values"])
+        assert filled.ledger is not None
         assert record.peak_allocated_bytes is not None
-        difference = record.peak_allocated_bytes - explained.ledger.total
-        ledger = dataclasses.replace(explained.ledger, unattributed=explained.ledger.unattributed + difference)
-        return dataclasses.replace(explained, ledger=ledger)
+        difference = record.peak_allocated_bytes - filled.ledger.total
+        ledger = dataclasses.replace(filled.ledger, unattributed=filled.ledger.unattributed + difference)
+        return dataclasses.replace(filled, ledger=ledger)
 
     def _with_proofs(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
         def attempt(limited: Case, context_bytes: int | None) -> Attempt:
@@ -293,87 +293,8 @@ def _request(task: Task, case: Case) -> Request:
     return Request(task=task, case=case.to_json())
 
 
-def _failure(record: Record, result: Result) -> Record | None:
-    if result["status"] == "ok":
-        return None
-    if result["status"] == "usage":
-        raise UsageError(str(result["reason"]))
-    return dataclasses.replace(record, status=result["status"], reason=result["reason"])
-
-
-def _explained(record: Record, values: dict[str, Any]) -> Record:
-    return dataclasses.replace(
-        record,
-        ledger=Ledger(**values["ledger"]),
-        modules=tuple(ModuleRow(module=row["module"], ledger=Ledger(**row["ledger"])) for row in values["modules"]),
-        timeline=tuple(
-            TimelinePoint(phase=point["phase"], ledger=Ledger(**point["ledger"])) for point in values["timeline"]
-        ),
-    )
-
-
-def _link(values: dict[str, Any], gpu: Gpu) -> dict[str, Any]:
-    """What crosses the link between host and device, and the least that takes; no time where nothing does."""
-    inward, outward = values.get("to_device_bytes"), values.get("to_host_bytes")
-    each = values.get("new_token_to_device_bytes")
-    crosses = bool(inward or outward)
-    return {
-        "to_device_bytes": inward,
-        "to_host_bytes": outward,
-        "new_token_to_device_bytes": each,
-        "link_seconds": gpu.link_seconds(inward or 0, outward or 0) if crosses else None,
-        "new_token_link_seconds": gpu.link_seconds(each, 0) if each else None,
-        "link_source": gpu.host_link_source if crosses else None,
-    }
-
-
-def _with_device(record: Record, view: DeviceView) -> Record:
-    """Adds the whole device's view; the context is what the process held beyond the allocator's reserved memory."""
-    notes = [note for note in (view.unavailable_reason, view.note) if note]
-    for other in view.other_processes or ():
-        size = "an unknown amount" if other.used_bytes is None else f"{other.used_bytes >> 20} MiB"
-        notes.append(f"other processes on the GPU: pid {other.pid} ({other.name or 'unknown'}) holds {size}")
-    reserved, peak = record.peak_reserved_bytes, view.process_peak_bytes
-    context = None if peak is None or reserved is None or peak < reserved else peak - reserved
-    return dataclasses.replace(
-        record,
-        device_peak_bytes=peak,
-        device_peak_provenance=None if peak is None else "sampled",
-        context_bytes=context,
-        notes=(*record.notes, *notes),
-    )
-
-
-def _with_link(record: Record, rates: dict[str, Any] | None) -> Record:
-    """Adds the least times that the record's copies take, at the rates that the same process saw."""
-    if rates is None or not (record.to_device_bytes or record.to_host_bytes):
-        return record
-    link, each = LinkRates(**rates), record.new_token_to_device_bytes
-    return dataclasses.replace(
-        record,
-        link_seconds=link.seconds(record.to_device_bytes or 0, record.to_host_bytes or 0),
-        new_token_link_seconds=link.seconds(each, 0) if each else None,
-        link_source=link.source,
-    )
-
-
-def _with_cap(record: Record, capped: dict[str, Any] | None, case: Case) -> Record:
-    """Adds the proof that a run under a cap is by itself, if the context left it no more than it had."""
-    if capped is None:
-        return record
-    steps = 1 if case.single_step else max(case.warmup_steps, 1) + case.measured_steps
-    proof = Proof(ran=True, steps=steps, **capped)
-    if record.device_peak_bytes is not None and record.device_peak_bytes > case.limit_bytes:
-        return _noted(record, f"no proof: the device held {format_bytes(record.device_peak_bytes)} under the cap")
-    return dataclasses.replace(record, proof=proof)
-
-
 def _is_streamed(case: Case) -> bool:
     return case.config is not None and case.config.weights != "device"
-
-
-def _noted(record: Record, note: str) -> Record:
-    return dataclasses.replace(record, notes=(*record.notes, note))
 
 
 def source_commit() -> str | None:

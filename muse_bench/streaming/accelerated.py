@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from muse_bench.streaming import traffic
-from muse_bench.streaming.memory import HostMemory
+from muse_bench.streaming.memory import ANY_ROOM, HostMemory, HostRoom
 from muse_bench.streaming.peer import check_accelerate
 
 
@@ -25,11 +25,11 @@ class AcceleratedWeights:
     Raises: UsageError on `meta`, where nothing can be copied, and without accelerate; HostMemoryShort.
     """
 
-    def __init__(self, sizes: Sequence[int], device: torch.device, total_bytes: int | None = None) -> None:
-        """A place for parameters of these sizes in bytes; in all they may take `total_bytes`, where that is said."""
+    def __init__(self, sizes: Sequence[int], device: torch.device, room: HostRoom = ANY_ROOM) -> None:
+        """A place in this room for parameters of these sizes in bytes."""
         check_accelerate(copies=device.type != "meta")
         self.device, self._size_bytes = device, sum(sizes)
-        self._memory = HostMemory(device, total_bytes=total_bytes)
+        self._memory = HostMemory(device, folder=room.folder, total_bytes=room.total_bytes)
         self._memory.reserve(sizes)
 
     def take_over(self, part: nn.Module) -> None:

@@ -47,6 +47,17 @@ class Layout:
         return self.pieces[-1][1]
 
 
+@dataclass(frozen=True, slots=True)
+class HostRoom:
+    """What host memory a model may have: how much, where the kernel is not asked; or a folder, for a file instead."""
+
+    total_bytes: int | None = None
+    folder: Path | None = None
+
+
+ANY_ROOM = HostRoom()
+
+
 def lay_out(sizes: Sequence[int], piece_bytes: int) -> Layout:
     """Blocks one after another; no copy may cross from one piece to the next, so a block lies in one, however large.
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from muse_bench.streaming import traffic
-from muse_bench.streaming.memory import ALIGNMENT, HostMemory, Progress
+from muse_bench.streaming.memory import ALIGNMENT, ANY_ROOM, HostMemory, HostRoom, Progress
 
 
 class Page:
@@ -132,15 +132,15 @@ def page_starts(tensors: Sequence[Tensor]) -> tuple[int, ...]:
 def memory_for(
     pages: Iterable[Sequence[Tensor]],
     device: torch.device,
-    total_bytes: int | None = None,
+    room: HostRoom = ANY_ROOM,
     progress: Progress | None = None,
 ) -> HostMemory | None:
-    """Memory with a place for each page of such tensors, to the byte, of that total; None on `meta`.
+    """Memory of that room with a place for each page of such tensors, to the byte; None on `meta`.
 
     Raises: HostMemoryShort.
     """
     if device.type == "meta":
         return None
-    memory = HostMemory(device, total_bytes=total_bytes)
+    memory = HostMemory(device, folder=room.folder, total_bytes=room.total_bytes)
     memory.reserve([page_starts(tensors)[-1] for tensors in pages], progress)
     return memory

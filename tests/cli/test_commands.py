@@ -234,6 +234,39 @@ def test_without_accelerate_nothing_runs_for_it(call, runner, capsys, monkeypatc
     assert "pip install 'muse-bench[peers]'" in capsys.readouterr().err
 
 
+def test_a_number_of_parameters_runs_the_modes_that_the_model_can_do(call, runner):
+    """Four bits are not trained; a mode that is asked for is the only one; without --params nothing changes."""
+    models = "streamed,streamed+weight_format=int4"
+    assert call("verify-8gb", "--params", "300m", "--models", models) == 0
+    found = [(case.model, case.mode) for case in runner.made[0].cases]
+    assert found == [
+        *(("streamed", mode) for mode in ("inference", "decode", "train")),
+        *(("streamed+weight_format=int4", mode) for mode in ("inference", "decode")),
+    ]
+    assert runner.made[0].options["caps"]
+    assert call("verify-8gb", "--params", "300m") == 0
+    assert {case.model for case in runner.made[1].cases} == {"streamed"}
+    assert call("verify-8gb", "--params", "300m", "--mode", "decode") == 0
+    assert [case.mode for case in runner.made[2].cases] == ["decode"]
+    assert call("verify-8gb", "--models", "muse") == 0
+    assert [case.mode for case in runner.made[3].cases] == ["train"]
+    assert not runner.made[3].options["caps"]
+
+
+def test_an_optimizer_that_counts_on_the_host_is_not_captured(call, runner):
+    """A replayed graph would go on with the first step's count."""
+    assert call("compare", "--models", "muse,muse+optimizer=adamw-8bit,muse+optimizer=adamw") == 0
+    assert [case.execution for case in runner.made[0].cases] == ["graph", "eager", "eager"]
+
+
+def test_a_folder_in_the_place_of_host_memory(call, runner, tmp_path, capsys):
+    assert call("verify-8gb", "--models", "muse", "--host-folder", str(tmp_path)) == 0
+    (case,) = runner.made[0].cases
+    assert (case.host_folder, case.execution) == (str(tmp_path), "eager")
+    assert call("verify-8gb", "--models", "muse", "--host-folder", str(tmp_path / "none")) == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
 def test_host_memory_that_must_do_fails_what_needs_more(call, runner, capsys):
     runner.fields = lambda case: {"host_bytes": {"weights": 40 << 30}, "parameters": 20 * 10**9}
     assert call("verify-8gb", "--models", "muse", "--host-memory", "40GiB") == 0

@@ -57,12 +57,16 @@ def test_streamed_training_is_the_resident_one_to_the_bit(execution: str) -> Non
     same(trained("host", execution, device), trained("device", "eager", device))
 
 
-@pytest.mark.parametrize("execution", ["eager", "graph"])
-def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model(execution: str) -> None:
-    """Float32 weights and moments in host memory, one half written back while the next one comes."""
+def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model() -> None:
+    """Float32 weights and moments in host memory, one half written back while the next one comes.
 
-    def trained_exactly(weights: str, execution: str) -> Workload:
-        config = dataclasses.replace(PRESET.configure(SIZES), weights=weights, training_slots=3)
+    Without attention: PyTorch adds up the gradient of its queries in any order.
+    """
+
+    def trained_exactly(weights: str) -> Workload:
+        config = dataclasses.replace(
+            PRESET.configure(SIZES), weights=weights, training_slots=3, attention_every=None, attention_window=None
+        )
         case = Case(
             model="muse",
             config=config,
@@ -71,7 +75,6 @@ def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model(execution: st
             vocab_size=1_001,
             optimizer="adamw",
             update=PRESET.update,
-            execution=execution,  # type: ignore[arg-type]
         )
         work = build_workload(case, torch.device("cuda"))
         for _ in range(50):
@@ -79,7 +82,9 @@ def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model(execution: st
         torch.cuda.synchronize()
         return work
 
-    same(trained_exactly("host", execution), trained_exactly("device", "eager"))
+    resident = trained_exactly("device")
+    same(trained_exactly("device"), resident)  # or nothing could be said of the other
+    same(trained_exactly("host"), resident)
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -514,7 +514,7 @@ def test_the_headline_is_steady_but_for_the_reports_protocol(worker, mode, peak)
 @pytest.mark.parametrize("backend", ["predict", "cuda"])
 def test_a_record_says_how_its_case_ran_and_what_the_host_held(worker, backend):
     with Runner(backend) as runner:
-        trained = run_one(runner, preset("muse", update="in-backward", execution="graph"))
+        trained = run_one(runner, preset("muse", update="in-backward", execution="graph", optimizer="sgd"))
         read = run_one(runner, preset("muse", mode="inference"))
     assert (trained.update, trained.execution, trained.host_bytes) == ("in-backward", "graph", {"checkpoints": 5})
     assert (read.update, read.execution) == (None, "eager")

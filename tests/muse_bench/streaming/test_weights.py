@@ -3,6 +3,7 @@
 import dataclasses
 import mmap
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +26,13 @@ PRESET = PRESETS["muse"]
 
 
 def build(
-    weights: str, *, optimizer: str = PRESET.optimizer, mode: str = "train", dtype: str = "bf16", **changes: object
+    weights: str,
+    *,
+    optimizer: str = PRESET.optimizer,
+    mode: str = "train",
+    dtype: str = "bf16",
+    host_folder: str | None = None,
+    **changes: object,
 ) -> Workload:
     config = dataclasses.replace(PRESET.configure(SIZES), n_heads=2, weights=weights, **changes)
     return build_workload(
@@ -40,6 +47,7 @@ def build(
             optimizer=optimizer,
             update="in-backward" if mode == "train" else "after",
             new_tokens=4,
+            host_folder=host_folder,
         ),
         CPU,
     )
@@ -76,6 +84,18 @@ def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model(slots: int) -
     same(host, device)
     parameters = sum(page.size_bytes for page in host.model._weights.pages) // 4
     assert host.host_bytes()["optimizer state"] >= 8 * parameters
+
+
+def test_training_from_a_file_is_that_from_memory(tmp_path: Path) -> None:
+    """Pages, optimizer state and checkpoints in a file without a name, which goes with them."""
+    memory, file = (build("host", host_folder=folder) for folder in (None, str(tmp_path)))
+    for work in (memory, file):
+        torch.manual_seed(1)
+        for _ in range(3):
+            work.step()
+    same(file, memory)
+    assert file.host_bytes() == memory.host_bytes()
+    assert list(tmp_path.iterdir()) == []
 
 
 def matrices(work: Workload) -> list[torch.Tensor]:
