@@ -10,7 +10,7 @@ from muse_bench.link import LinkRates
 from muse_bench.measure.nvml import DeviceView
 from muse_bench.predict.gpus import Gpu
 from muse_bench.record import Ledger, ModuleRow, Proof, Record, TimelinePoint
-from muse_bench.units import format_bytes
+from muse_bench.units import MIB, format_bytes
 
 
 def failure(record: Record, result: Result) -> Record | None:
@@ -86,6 +86,13 @@ def with_cap(record: Record, capped: dict[str, Any] | None, case: Case) -> Recor
     if record.device_peak_bytes is not None and record.device_peak_bytes > case.limit_bytes:
         return noted(record, f"no proof: the device held {format_bytes(record.device_peak_bytes)} under the cap")
     return dataclasses.replace(record, proof=proof)
+
+
+def what_would_do(predicted: dict[str, Any], case: Case) -> str:
+    """The budget that a prediction asks for, with the case's headroom."""
+    device = predicted["context_bytes"] + predicted["peak_reserved_bytes"]
+    budget = -(-device // int(MIB * (1 - case.headroom)))
+    return f"predicted to need {format_bytes(device)} of the device: give --budget {budget}MiB or more"
 
 
 def noted(record: Record, note: str) -> Record:

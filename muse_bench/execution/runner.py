@@ -20,7 +20,16 @@ from muse_bench.config import WORKSPACE_ENVIRONMENT, WORKSPACE_VARIABLES, Backen
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.blank import blank_record
-from muse_bench.execution.fill import explained, failure, link_fields, noted, with_cap, with_device, with_link
+from muse_bench.execution.fill import (
+    explained,
+    failure,
+    link_fields,
+    noted,
+    what_would_do,
+    with_cap,
+    with_device,
+    with_link,
+)
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
@@ -185,7 +194,17 @@ class Runner:
     def _measure_capped(self, case: Case, say: Callable[[str], None], *, keeps: bool) -> Record:
         """The run is its own proof, in a process that the next case may share."""
         request = Request(task="peaks", case=case.to_json(), capped=True, keeps=keeps)
-        return self._measure_headline(request, case, say)
+        record = self._measure_headline(request, case, say)
+        return record if record.status != "oom" else self._with_what_would_do(record, case, say)
+
+    def _with_what_would_do(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
+        """Of a case that the cap left too little, how much it is predicted to need, if that can be said."""
+        with contextlib.suppress(UsageError, WorkerDied):
+            here = dataclasses.replace(case, gpu=choose_gpu("auto").name)
+            result = self._ask_fresh("predict", here, lambda phase: say(f"what would do: {phase}"), None)
+            if result["status"] == "ok":
+                return noted(record, what_would_do(result["values"], case))
+        return record
 
     def _measure_headline(self, request: Request, case: Case, say: Callable[[str], None]) -> Record:
         record = blank_record(case, "measured", self.environment.gpu)

@@ -395,6 +395,17 @@ def test_cases_with_one_model_in_host_memory_share_a_capped_process(worker):
         assert record.link_seconds == pytest.approx(10 / 25 + 30 / 100)
 
 
+def test_a_cap_that_is_too_small_says_what_would_do(worker, monkeypatch):
+    """The prediction is for the GPU that is here: 100 MiB of context and 500 reserved are 600, and a tenth is left."""
+    monkeypatch.setattr(runner_module, "choose_gpu", lambda name: find_gpu("h200"))
+    worker.answers["peaks"] = {"status": "oom", "reason": "out of memory"}
+    worker.answers["predict"] = {**PREDICTED, "context_bytes": 100 * MIB, "peak_reserved_bytes": 500 * MIB}
+    with Runner("cuda", caps=True) as runner:
+        record = run_one(runner, streamed("inference"))
+    assert record.status == "oom"
+    assert "predicted to need 600.0 MiB of the device: give --budget 667MiB or more" in record.notes
+
+
 def test_a_model_is_not_kept_by_a_process_that_failed(worker):
     worker.answers["peaks"] = {"status": "oom", "reason": "9 GiB"}
     with Runner("cuda", caps=True) as runner:
