@@ -54,7 +54,6 @@ def measure_shared(
     before, built_from, _Process.model = _Process.model, _Process.built_from, None
     model = before if built_from is not None and case.shares_model(built_from) else None
     del before
-    torch.cuda.empty_cache()  # what another mode has left
     retries = _retries()
     say("building")
     device = torch.device("cuda", torch.cuda.current_device())
@@ -66,6 +65,8 @@ def measure_shared(
     )
     if keeps:
         _Process.model, _Process.built_from = work.model, case
+        del work, model
+        torch.cuda.empty_cache()  # before the device is sampled for the next one
     return found
 
 
