@@ -47,7 +47,7 @@ def test_modes_that_share_a_model_take_what_each_takes_alone() -> None:
 
 
 def test_a_cap_below_the_model_says_what_would_do() -> None:
-    small = dataclasses.replace(case("train"), budget_bytes=760 << 20)
+    small = dataclasses.replace(case("train"), budget_bytes=640 << 20)
     with Runner("cuda", caps=True) as runner:
         (record,) = runner.run([small])
     assert record.status == "oom"
