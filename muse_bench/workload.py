@@ -106,7 +106,8 @@ def build_workload(
         model = _build_model(case, device, say)
     training = case.mode in TRAINING_MODES
     model.train(training)
-    optimizer = build_optimizer(case.optimizer, model.parameters()) if case.mode == "train" else None
+    name = case.optimizer if case.mode == "train" else "none"
+    optimizer = build_optimizer(name, model.parameters(), case.vocab_size)
     ids = torch.randint(case.vocab_size, (case.batch, case.seq), device=device)
     targets = torch.randint(case.vocab_size, (case.batch, case.seq), device=device) if case.mode == "train" else None
     tokens = case.batch * (case.new_tokens if case.mode == "decode" else case.seq)

@@ -152,7 +152,11 @@ def _faked(work: Workload, mode: FakeTensorMode, device: torch.device, dtype: to
                 if isinstance(value, Tensor):
                     kept.append(value)
                     place[name] = fake(value)
-    optimizer = None if work.optimizer is None else build_optimizer(work.case.optimizer, work.model.parameters())
+    optimizer = (
+        None
+        if work.optimizer is None
+        else build_optimizer(work.case.optimizer, work.model.parameters(), work.case.vocab_size)
+    )
     for group in () if optimizer is None else optimizer.param_groups:
         if group.get("foreach", False) is None and not group.get("fused"):
             group["foreach"] = True  # what an optimizer chooses by itself on CUDA, and not on the CPU

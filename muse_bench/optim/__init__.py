@@ -9,12 +9,18 @@ from muse_bench.config import Optimizer
 from muse_bench.optim.adamw_8bit import AdamW8bit
 from muse_bench.optim.apollo_mini import ApolloMini
 from muse_bench.optim.muon_8bit import Muon8bit
+from muse_bench.optim.sinkhorn import Sinkhorn
 
 DEFAULT_EPSILON = 1e-8
 
 
-def build_optimizer(name: Optimizer, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer | None:
-    """The optimizer of this name with PyTorch's defaults (in float16 with a larger epsilon); None for 'none'."""
+def build_optimizer(
+    name: Optimizer, parameters: Iterable[nn.Parameter], vocab_size: int
+) -> torch.optim.Optimizer | None:
+    """The optimizer of this name with PyTorch's defaults (in float16 with a larger epsilon); None for 'none'.
+
+    Where tables are moved otherwise than matrices, they are known by a side of `vocab_size`.
+    """
     if name == "none":
         return None
     if name == "sgd":
@@ -27,6 +33,8 @@ def build_optimizer(name: Optimizer, parameters: Iterable[nn.Parameter]) -> torc
         return Muon8bit(parameters)
     if name == "apollo-mini":
         return ApolloMini(parameters)
+    if name == "sinkhorn":
+        return Sinkhorn(parameters, vocab_size)
     parameters = list(parameters)
     return torch.optim.AdamW(parameters, eps=_epsilon(parameters), fused=True if name == "adamw-fused" else None)
 

@@ -7,20 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from muse_kernels.moment_8bit import (
-    FactoredState,
-    Rates,
-    SmallState,
-    combine_,
-    direction_8bit_,
-    factored_step_8bit_,
-    new_moment,
-    rounded_step_,
-    small_step_,
-)
+from muse_bench.optim.factored_adam import move, new_state, rates_of
+from muse_kernels.moment_8bit import combine_, direction_8bit_, new_moment, rounded_step_
 
 LEAST_SIDE, MOST_ASPECT = 16, 16
-SMALL = 4096  # values of a parameter whose moments are not worth compressing
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 TOGETHER = 4  # matrices that are orthogonalised at once: small products leave most of a GPU idle
@@ -73,7 +63,7 @@ class Muon8bit(torch.optim.Optimizer):
                     state.update(_new_state(parameter))
                     state["salt"] = len(self.state)
                 if not is_matrix(parameter):
-                    _move(parameter, state, lr, group)
+                    move(parameter, state, lr, rates_of(group, state["salt"]))
             for batch in batches([parameter for parameter in given if is_matrix(parameter)]):
                 _move_matrices(batch, [self.state[parameter] for parameter in batch], lr, group)
         return loss
@@ -115,28 +105,11 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 def _new_state(parameter: Tensor) -> dict[str, Any]:
-    device = parameter.device
-    count = torch.zeros((), dtype=torch.int64, device=device)
-    if not is_matrix(parameter) and parameter.numel() <= SMALL:
-        first, second = (torch.zeros(parameter.shape, device=device) for _ in range(2))
-        return {"first": first, "second": second, "count": count}
-    steps, scale = new_moment(parameter)
-    state = {"first": steps, "first_scale": scale, "count": count}
     if not is_matrix(parameter):
-        state["second_rows"] = torch.zeros(parameter.shape[0], device=device)
-        state["second_columns"] = torch.zeros(parameter[0].numel(), device=device)
-    return state
-
-
-def _rates(group: dict[str, Any], state: dict[str, Any], scale: float = 1.0) -> Rates:
-    return Rates(
-        momentum=group["momentum"],
-        beta2=group["beta2"],
-        scale=scale,
-        decay=group["weight_decay"],
-        salt=state["salt"],
-        epsilon=EPSILON,
-    )
+        return dict(new_state(parameter))
+    steps, scale = new_moment(parameter)
+    count = torch.zeros((), dtype=torch.int64, device=parameter.device)
+    return {"first": steps, "first_scale": scale, "count": count}
 
 
 def _move_matrices(
@@ -152,7 +125,7 @@ def _move_matrices(
         _fill_direction(matrix, state, place, group["momentum"])
     orthogonal(upright)
     for matrix, state, place in zip(matrices, states, places, strict=True):
-        rates = _rates(group, state, RMS_OF_ADAM * math.sqrt(max(matrix.shape)))
+        rates = rates_of(group, state["salt"], RMS_OF_ADAM * math.sqrt(max(matrix.shape)))
         update = place if matrix.shape == place.shape else place.t()
         rounded_step_(matrix.data, update, state["count"], lr=lr, rates=rates)
 
@@ -166,14 +139,3 @@ def _fill_direction(matrix: nn.Parameter, state: dict[str, Any], place: Tensor, 
     lying = torch.empty_like(gradient, dtype=place.dtype)
     direction_8bit_(moment, gradient, state["count"], momentum=momentum, out=lying)
     place.copy_(lying.t())
-
-
-def _move(parameter: Tensor, state: dict[str, Any], lr: Tensor, group: dict[str, Any]) -> None:
-    assert parameter.grad is not None
-    gradient, data, count, rates = parameter.grad.contiguous(), parameter.data, state["count"], _rates(group, state)
-    if "second" in state:
-        small_step_(data, gradient, SmallState(state["first"], state["second"], count), lr=lr, rates=rates)
-        return
-    moment = state["first"], state["first_scale"]
-    factored = FactoredState(moment, state["second_rows"], state["second_columns"], count)
-    factored_step_8bit_(data, gradient, factored, lr=lr, rates=rates)

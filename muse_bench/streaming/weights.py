@@ -40,6 +40,8 @@ class HostWeights:
         self._places = {parameter: (page, index) for page in self.pages for index, parameter in enumerate(page.tensors)}
         self._state: Ring | None = None
         self._state_pages: dict[int, Page] = {}
+        self._without_state: set[int] = set()
+        self._state_places: dict[int, int] = {}  # of the parts with state, among each other
         self.optimizer_state: OptimizerState | None = None  # whose tensors move to host memory as they appear
 
     def __len__(self) -> int:
@@ -56,7 +58,7 @@ class HostWeights:
     @contextlib.contextmanager
     def at_hand(self, index: int, following: int | None, *, update: bool = False) -> Iterator[None]:
         """A part's weights are on the device, with `update` its optimizer state too, and what they become is kept."""
-        state = self._state_at_hand(index, following) if update else contextlib.nullcontext()
+        state = self._state_at_hand(index) if update else contextlib.nullcontext()
         with self._weights.lend(index, following, keep=update), state:
             yield
         if update and following is None:
@@ -85,23 +87,29 @@ class HostWeights:
         return dict(kept)
 
     @contextlib.contextmanager
-    def _state_at_hand(self, index: int, following: int | None) -> Iterator[None]:
+    def _state_at_hand(self, index: int) -> Iterator[None]:
         if self._state is None:
             yield
             self._adopt(index)
             return
-        with self._state.lend(index, following, keep=True):
+        if index in self._without_state:
+            yield
+            return
+        place = self._state_places[index]
+        with self._state.lend(place, place - 1 if place else None, keep=True):  # updates come in reverse
             yield
 
     def _adopt(self, index: int) -> None:
-        """Moves the part's new optimizer state to host memory; once all have some, it goes round as weights do."""
+        """Moves the part's new optimizer state to host memory; once all have had one, it goes round as weights do."""
         page = state_page(self._parts[index], self.optimizer_state, self._memory)
         if page is None:
-            return
-        self._state_pages[index] = page
-        if len(self._state_pages) == len(self.pages):
-            pages = [self._state_pages[place] for place in range(len(self.pages))]
-            self._state = Ring(pages, self._inward, self._outward)
+            self._without_state.add(index)
+        else:
+            self._state_pages[index] = page
+        if self._state_pages and len(self._state_pages) + len(self._without_state) == len(self.pages):
+            parts = sorted(self._state_pages)
+            self._state_places = {part: place for place, part in enumerate(parts)}
+            self._state = Ring([self._state_pages[part] for part in parts], self._inward, self._outward)
 
 
 def state_page(

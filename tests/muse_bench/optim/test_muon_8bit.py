@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from muse_bench.optim.muon_8bit import SMALL, Muon8bit, batches, is_matrix, orthogonal
+from muse_bench.optim.factored_adam import SMALL
+from muse_bench.optim.muon_8bit import Muon8bit, batches, is_matrix, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(20, 50), (50, 20), (16, 64)])

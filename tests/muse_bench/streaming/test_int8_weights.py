@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from muse_bench.config import Case, Sizes
+from muse_bench.config import Case, Optimizer, Sizes
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
 from muse_bench.stored import Int8Parameter
@@ -16,7 +16,7 @@ DENSE = {"mixer": "attention", "ffn": "dense", "attention_every": None, "checkpo
 EVERY_PART = pytest.mark.parametrize("changes", [{}, DENSE], ids=["muse", "dense"])
 
 
-def build(weights: str, mode: str = "train", **changes: object) -> Workload:
+def build(weights: str, mode: str = "train", optimizer: Optimizer = "sinkhorn", **changes: object) -> Workload:
     preset = PRESETS["muse"]
     parts = {"n_heads": 2, "weights": weights, "weight_format": "int8", **changes}
     config = dataclasses.replace(preset.configure(SIZES), **parts)
@@ -28,7 +28,7 @@ def build(weights: str, mode: str = "train", **changes: object) -> Workload:
         batch=3,
         seq=24,
         vocab_size=301,
-        optimizer="apollo-mini",
+        optimizer=optimizer,
         update="in-backward" if mode == "train" else "after",
         new_tokens=4,
     )
@@ -40,9 +40,13 @@ def same(ours: LanguageModel, theirs: LanguageModel) -> None:
 
 
 @EVERY_PART
-def test_training_is_the_same_to_the_bit(changes: dict[str, object]) -> None:
-    """A scale that stays behind, a page of the parameter in place of what it stands for, state of another matrix."""
-    host, device = (build(weights, **changes) for weights in ("host", "device"))
+@pytest.mark.parametrize("optimizer", ["sinkhorn", "apollo-mini"])
+def test_training_is_the_same_to_the_bit(changes: dict[str, object], optimizer: Optimizer) -> None:
+    """A scale that stays behind, a page of the parameter in place of what it stands for, state of another matrix.
+
+    All parts of a model have some state, or those alone with more than matrices, or none.
+    """
+    host, device = (build(weights, optimizer=optimizer, **changes) for weights in ("host", "device"))
     same(host.model, device.model)
     start = {name: value.clone() for name, value in host.model.state_dict().items()}
     for work in (host, device):
