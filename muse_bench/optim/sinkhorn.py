@@ -78,7 +78,7 @@ class Sinkhorn(torch.optim.Optimizer):
 def balanced_(gradient: Tensor) -> Tensor:
     """A matrix with each row, then each column divided by its root mean square; those of zeros stay zeros. Overwrites.
 
-    Scratch: some vectors.
+    Scratch: some vectors, and what the library's reductions over rows take.
     """
     for dim in (1, 0):
         size = torch.linalg.vector_norm(gradient, dim=dim, keepdim=True, dtype=torch.float32)
