@@ -58,7 +58,8 @@ def _optimizer_bytes(work: Workload) -> int:
         return 0
     for parameter in work.model.parameters():
         parameter.grad = torch.empty_like(parameter)
-    with cuda_optimizers():
+    assert isinstance(work.model, LanguageModel)
+    with work.model.all_on_device(), cuda_optimizers():
         work.optimizer.step()
     values = (value for state in work.optimizer.state.values() for value in state.values())
     return sum(value.nbytes for value in values if isinstance(value, Tensor) and value.device.type == "meta")

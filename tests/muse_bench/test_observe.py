@@ -34,6 +34,8 @@ def case(name="baseline", mode="train", **changes):
     config = dataclasses.replace(PRESETS[name].configure(SIZES), weights="device")
     parts = {key: changes.pop(key) for key in list(changes) if key in config.__dataclass_fields__}
     defaults = {"batch": BATCH, "seq": SEQ, "vocab_size": VOCAB, "warmup_steps": 0, "new_tokens": 3}
+    if name == "streamed":  # INT8 weights have an optimizer of their own
+        defaults["optimizer"] = PRESETS[name].optimizer
     return Case(model=name, config=dataclasses.replace(config, **parts), mode=mode, **{**defaults, **changes})
 
 
@@ -162,7 +164,7 @@ def test_each_micro_batch_has_its_backward():
 # --- which tensor
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "streamed"])  # whose weights are in INT8
 def test_the_bytes_of_a_training_step_have_their_names(name):
     """AdamW keeps two moments a parameter; its step counts lie on the host. A shared parameter counts once."""
     found, work = trace(name)

@@ -21,7 +21,7 @@ SIZES = Sizes(vocab_size=VOCAB, d_model=32, n_layers=3, n_heads=2, seq_len=SEQ +
 CPU = torch.device("cpu")
 # Those without INT8 weights, and parts that no preset has or none has together.
 MODELS = (
-    *(name for name in PRESETS if name != "extreme"),
+    *(name for name in PRESETS if name not in ("extreme", "streamed")),
     "muse+embedding=dense+head=dense",
     "baseline+embedding=factorised+embedding_rank=8+head=tied",
     "ultra+decay=true",
