@@ -71,12 +71,9 @@ def test_training_is_the_same_to_the_bit(optimizer: str) -> None:
     assert not all(torch.equal(now, before) for now, before in zip(matrices(host), start, strict=True))
 
 
-@pytest.mark.parametrize("slots", [2, 3])
-def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model(slots: int) -> None:
+def test_exact_adamw_for_fifty_steps_is_that_of_the_resident_model() -> None:
     """Float32 weights and moments, all in host memory: an update that is lost or doubled once would show for good."""
-    host, device = (
-        build(weights, dtype="fp32", optimizer="adamw", training_slots=slots) for weights in ("host", "device")
-    )
+    host, device = (build(weights, dtype="fp32", optimizer="adamw", training_slots=3) for weights in ("host", "device"))
     for work in (host, device):
         torch.manual_seed(1)
         for _ in range(50):
