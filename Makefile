@@ -16,7 +16,7 @@ ABLATIONS := $(wildcard reports/h200/ablation*.json)
 RANKS := $(wildcard reports/h200/ranks*.json)
 OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) $(RANKS)
 REPORTS := $(filter-out $(OTHERS),$(wildcard reports/h200/*.json))
-BESIDE := $(foreach file,$(LOSSES) $(QUALITY),--quality $(file))
+BESIDE = $(patsubst %,--quality %,$(wildcard reports/h200/losses-$(1)*.json))
 COMPARED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json reports/h200/predicted/$(size)-*.json))
 FLOORS := $(wildcard reports/h200/ref-train-off.json reports/h200/ref-forward-backward-off.json reports/h200/ref-inference-last-off.json)
 SHOWN := ref-train-off large-train-off ref-inference-last-off ref-forward-backward-off streamed-100b
@@ -66,8 +66,8 @@ reports: setup
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)
 	$(if $(FLOORS),$(BIN)/muse-bench floor $(FLOORS:%=--from %) --output reports/h200/floor.md)
 	$(foreach what,$(SWEPT),$(BIN)/muse-bench sweep $(patsubst %,--from %,$(filter reports/h200/sweep-$(what)%,$(SWEEPS))) --fit-from 4096 --output reports/h200/sweep-$(what).md &&) true
-	$(foreach file,$(ABLATIONS),$(BIN)/muse-bench ablate --records $(file) $(BESIDE) --output $(file:.json=.md) &&) true
-	$(foreach file,$(RANKS),$(BIN)/muse-bench ranks --from $(file) $(BESIDE) --output $(file:.json=.md) &&) true
+	$(foreach file,$(ABLATIONS),$(BIN)/muse-bench ablate --records $(file) $(call BESIDE,ablation) --output $(file:.json=.md) &&) true
+	$(foreach file,$(RANKS),$(BIN)/muse-bench ranks --from $(file) $(call BESIDE,ranks) --output $(file:.json=.md) &&) true
 	$(foreach name,$(SHOWN),$(BIN)/muse-bench report reports/h200/$(name).json --into README.md &&) true
 
 clean:

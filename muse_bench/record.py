@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -17,6 +18,7 @@ from muse_bench.schema import LARGEST_NUMBER, check_values, known_fields, listed
 
 SCHEMA_VERSION = 1
 
+JOINT = "; "  # between commands
 PEERS = ("mem-tracker", "accelerate")  # the other predictors that a record can hold answers of
 
 Provenance = Literal["measured", "predicted"]
@@ -224,6 +226,11 @@ class RunFile:
         }
         records = ",\n".join("{\n" + _fields(_compact(record), "  ") + "\n }" for record in self.records)
         return "{\n" + _fields(head, " ") + ',\n "records": [' + records + "]\n}\n"
+
+
+def join_commands(commands: Iterable[str | None]) -> str | None:
+    """The commands that made what is shown as one, each once."""
+    return JOINT.join(dict.fromkeys(command for command in commands if command)) or None
 
 
 def read_run_file(path: Path) -> RunFile:

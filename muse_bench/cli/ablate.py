@@ -52,7 +52,7 @@ def ablate(
         return sheets(run, runs)
 
     if saved is not None:
-        return show_saved([saved], draw, options.output)
+        return show_saved([saved], draw, options.output, runs)
     models = route(source, target)
     if names:
         typer.echo(distinct(models))

@@ -103,7 +103,7 @@ def floor(
         return sheets(run, bounded(run), (every, last))
 
     written: list[Format[RunFile]] = [
-        Format("markdown", ".md", True, lambda run: render_markdown(*shown(run))),
+        Format("markdown", ".md", True, lambda run: render_markdown(*shown(run), command=run.command)),
         Format("csv", ".csv", False, lambda run: render_csv(bounded(run))),
         Format("json", ".json", False, lambda run: render_json(run, bounded(run))),
     ]

@@ -28,7 +28,7 @@ from muse_bench.report.sheet import render_markdown, render_terminal
 FORMATS: tuple[Format[KernelRun], ...] = (
     Format("json", ".json", False, lambda run: run.to_json()),
     Format("csv", ".csv", False, render_csv),
-    Format("markdown", ".md", True, lambda run: render_markdown(*kernel_sheets(run))),
+    Format("markdown", ".md", True, lambda run: render_markdown(*kernel_sheets(run), command=run.command)),
 )
 
 

@@ -81,7 +81,12 @@ def _formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
     return (
         Format("json", ".json", False, lambda run: run.to_json()),
         Format("csv", ".csv", False, render_csv),
-        Format("markdown", ".md", True, lambda run: render_markdown(*quality_sheets(run, _known(run, baseline)))),
+        Format(
+            "markdown",
+            ".md",
+            True,
+            lambda run: render_markdown(*quality_sheets(run, _known(run, baseline)), command=run.command),
+        ),
     )
 
 

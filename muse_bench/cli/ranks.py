@@ -58,7 +58,7 @@ def ranks(
         return sheets(run, runs)
 
     if saved is not None:
-        return show_saved([saved], draw, options.output)
+        return show_saved([saved], draw, options.output, runs)
     parts = _parts(part)
     models = [BASELINE, base, *ranked_names(base, parts, parse_values(values))]
     cases = build_cases(models, sizes, protocol, budget)

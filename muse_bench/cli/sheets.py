@@ -17,7 +17,7 @@ from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.models.variants import learns_as
 from muse_bench.quality.record import QualityRun, read_quality_file
-from muse_bench.record import Record, RunFile, read_run_file
+from muse_bench.record import Record, RunFile, join_commands, read_run_file
 from muse_bench.report import Format, formats
 from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
 
@@ -37,15 +37,22 @@ def distinct(models: Sequence[str]) -> str:
     return ",".join(name for name in models if kinds[learns_as(name)] == name)
 
 
-def sheet_formats(draw: Draw) -> list[Format[RunFile]]:
-    """The formats of a run, with the sheets for Markdown."""
-    ours: Format[RunFile] = Format("markdown", ".md", True, lambda run: render_markdown(*draw(run)))
+def sheet_formats(draw: Draw, beside: Sequence[QualityRun] = ()) -> list[Format[RunFile]]:
+    """The formats of a run, with the sheets for Markdown; `beside` are the runs of quality that the sheets show too."""
+    others = [one.command for one in beside]
+
+    def markdown(run: RunFile) -> str:
+        return render_markdown(*draw(run), command=join_commands([run.command, *others]))
+
+    ours: Format[RunFile] = Format("markdown", ".md", True, markdown)
     return [*{**formats(), ours.name: ours}.values()]
 
 
-def show_saved(paths: Sequence[Path], draw: Draw, output: Sequence[Path] | None) -> ExitCode:
+def show_saved(
+    paths: Sequence[Path], draw: Draw, output: Sequence[Path] | None, beside: Sequence[QualityRun] = ()
+) -> ExitCode:
     """Shows and writes saved runs as one. Raises: UsageError when one cannot be read, holds nothing or differs."""
-    outputs = Outputs(output or (), sheet_formats(draw))
+    outputs = Outputs(output or (), sheet_formats(draw, beside))
     run = joined([_not_empty(path) for path in paths], paths)
     outputs.write(run)
     console.stdout().print(render_terminal(*draw(run)))
@@ -58,7 +65,8 @@ def joined(runs: Sequence[RunFile], paths: Sequence[Path]) -> RunFile:
     for run, path in zip(runs, paths, strict=True):
         if _source(run) != _source(first):
             raise UsageError(f"{path}: another GPU, PyTorch or backend than in {paths[0]}: show each by itself")
-    return dataclasses.replace(first, records=tuple(record for run in runs for record in run.records))
+    records = tuple(record for run in runs for record in run.records)
+    return dataclasses.replace(first, records=records, command=join_commands(run.command for run in runs))
 
 
 def _source(run: RunFile) -> tuple[str | None, str | None, set[str]]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from muse_bench.record import JOINT
 from muse_bench.report.markdown import escape, markdown_table
 from muse_bench.report.table import frame
+from muse_bench.report.words import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,8 @@ def render_terminal(*sheets: Sheet) -> RenderableType:
     return Group(*parts)
 
 
-def render_markdown(*sheets: Sheet) -> str:
-    """The sheets as sections of a Markdown document."""
+def render_markdown(*sheets: Sheet, command: str | None = None) -> str:
+    """The sheets as sections of a Markdown document, and the command, or those, that made them."""
     sections = []
     for sheet in sheets:
         lines = [
@@ -48,4 +50,6 @@ def render_markdown(*sheets: Sheet) -> str:
             *(f"- {escape(note)}" for note in sheet.notes),
         ]
         sections.append("\n".join(lines).rstrip() + "\n")
+    if command:
+        sections.append("".join(f"    {plain(one)}\n" for one in command.split(JOINT)))
     return "\n".join(sections)
