@@ -37,5 +37,17 @@ class LossColumn:
             "loss: nats a token on text that was not trained on, mean and standard deviation over the seeds. "
             f"{protocol_text(self._losses.first)}."
         ]
-        missing = [label for label, record in rows if self._losses.of(record) is None]
-        return [*lines, *([plain(f"not trained to the end there: {', '.join(missing)}.")] if missing else [])]
+        rows = list(rows)
+        if missing := [label for label, record in rows if self._losses.of(record) is None]:
+            lines.append(plain(f"not trained to the end there: {', '.join(missing)}."))
+        return [*lines, *self._rates(self._losses, rows)]
+
+    def _rates(self, losses: Losses, rows: Sequence[tuple[str, Record]]) -> list[str]:
+        """The learning rates that were tried, and a warning where they are not those of all."""
+        tried = losses.tried(record for _, record in rows)
+        texts = {rates: ", ".join(f"{rate:g}" for rate in rates) for rates in tried}
+        if len(tried) < 2:
+            return [f"learning rates that were tried of each: {text}." for text in texts.values()]
+        labels = {rates: [label for label, record in rows if record in records] for rates, records in tried.items()}
+        each = "; ".join(f"{texts[rates]}: {', '.join(labels[rates])}" for rates in tried)
+        return [plain(f"not of equal effort, for the learning rates that were tried differ: {each}.")]

@@ -1,5 +1,7 @@
 """The ablation's command line over invented memory: its models, table, names, losses and saved runs."""
 
+from types import MappingProxyType
+
 import pytest
 
 from muse_bench.models.ablation import route
@@ -20,15 +22,15 @@ def peaks(runner):
     return names
 
 
-def quality_file(path, losses, **changes):
-    """A file of quality runs with a loss for each model and dtype."""
+def quality_file(path, losses, rates=MappingProxyType({}), **changes):
+    """A file of quality runs with a loss for each model and dtype, trained at 1e-3 unless `rates` says otherwise."""
     rows = tuple(
         QualityRow(
             model=model,
             config={"vocab_size": 10_000, "d_model": 512, "n_layers": 6},
             stage="final",
             seed=0,
-            lr=1e-3,
+            lr=rates.get(model, 1e-3),
             pool_tokens=60_000_000,
             batch=16,
             seq=512,
@@ -130,3 +132,16 @@ def test_what_cannot_be_ablated(call, capsys, arguments, said):
     assert call("ablate", *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_losses_of_unequal_effort_are_called_so(call, peaks, tmp_path):
+    """Files that are shown together may have tried other rates."""
+    losses = {("baseline", "fp32"): 3.0, ("tuned", "bf16"): 2.5}
+    quality_file(tmp_path / "same.json", losses)
+    quality_file(tmp_path / "other.json", losses, rates={"tuned": 4e-3})
+    for name in ("same", "other"):
+        assert call("ablate", "--to", "tuned", "--quality", f"{name}.json", "-o", f"{name}.md") == 0
+    same, other = ((tmp_path / f"{name}.md").read_text() for name in ("same", "other"))
+    assert "learning rates that were tried of each: 0.001." in same
+    assert "not of equal effort" not in same
+    assert "not of equal effort, for the learning rates that were tried differ: 0.001: baseline; 0.004: " in other
