@@ -68,7 +68,7 @@ def _holders(run: RunFile) -> Table:
     drawn = Table.grid(padding=(0, 2, 0, 0))
     for record in run.records:
         if largest := _largest(record):
-            drawn.add_row(Text(words.plain(record.model), style="bold"), Text(largest))
+            drawn.add_row(Text(words.plain(words.label(record, run.records)), style="bold"), Text(largest))
     return drawn
 
 

@@ -1,6 +1,6 @@
 """The words and numbers that every report shares: labels of the ledger, figures as text, what a run was."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from muse_bench.record import Record, RunFile
@@ -57,14 +57,19 @@ def rate_text(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:,.0f}"
 
 
-def failures(records: Iterable[Record]) -> list[str]:
+def failures(records: Sequence[Record]) -> list[str]:
     """One line a case that did not finish, with its reason."""
     lines = []
     for record in records:
         if record.status != "ok":
             reason = f": {record.reason}" if record.reason else ""
-            lines.append(plain(f"{record.model} {ENDINGS[record.status]}{reason}"))
+            lines.append(plain(f"{label(record, records)} {ENDINGS[record.status]}{reason}"))
     return lines
+
+
+def label(record: Record, records: Sequence[Record]) -> str:
+    """The record's model, with the mode where the records are not all of one."""
+    return record.model if len({one.mode for one in records}) == 1 else f"{record.model} ({record.mode})"
 
 
 def notes(records: Sequence[Record]) -> list[str]:
@@ -76,7 +81,7 @@ def notes(records: Sequence[Record]) -> list[str]:
     for record in records:
         for note in record.notes:
             if note != NO_GPU and not _is_clear_verdict(record, note):
-                models.setdefault(note, []).append(record.model)
+                models.setdefault(note, []).append(label(record, records))
     return [
         plain(note if len(names) == len(records) else f"{', '.join(names)}: {note}") for note, names in models.items()
     ]
@@ -107,7 +112,7 @@ def _least_text(least: float, taken: float | None) -> str:
     return f"{duration_text(least)}{share}"
 
 
-def peculiarities(records: Iterable[Record]) -> list[str]:
+def peculiarities(records: Sequence[Record]) -> list[str]:
     """What sets records apart from plain steps with everything on the device, with the models it is about."""
     models: dict[str, dict[str, None]] = {}
     for record in records:
@@ -119,7 +124,7 @@ def peculiarities(records: Iterable[Record]) -> list[str]:
             link_text(record),
         ]
         if any(told):
-            models.setdefault(", ".join(filter(None, told)), {})[record.model] = None
+            models.setdefault(", ".join(filter(None, told)), {})[label(record, records)] = None
     return [plain(f"{', '.join(names)}: {text}") for text, names in models.items()]
 
 

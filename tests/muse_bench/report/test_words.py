@@ -35,6 +35,16 @@ def test_a_note_about_every_record_is_said_once_and_others_name_theirs(make_reco
     assert words.notes(records) == ["all", "baseline: mine"]
 
 
+def test_one_model_in_several_modes_is_told_apart_by_them(make_record):
+    records = [
+        make_record("streamed", mode="inference", link_seconds=0.4, notes=("mine",)),
+        make_record("streamed", mode="train", status="oom"),
+    ]
+    assert words.notes(records) == ["streamed (inference): mine"]
+    assert words.peculiarities(records) == ["streamed (inference): at least 400.0 ms a step over the host link"]
+    assert words.failures(records) == ["streamed (train) ran out of memory"]
+
+
 def test_only_models_that_cross_the_link_have_its_time_beside_them(make_record):
     """In comparisons and verdicts, whatever columns there is room for."""
     crossing = make_record("muse", host_bytes={"weights": 1 << 30}, link_seconds=0.4)
