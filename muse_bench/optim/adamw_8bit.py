@@ -1,17 +1,19 @@
 """AdamW whose two moments are kept in 8 bits, a scale for each block of values."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from muse_bench.optim.one_by_one import OneByOne
 
 BLOCK = 256
 SIGNED_STEPS = 127
 UNSIGNED_STEPS = 255
 
 
-class AdamW8bit(torch.optim.Optimizer):
+class AdamW8bit(OneByOne):
     """AdamW (Loshchilov and Hutter 2019) with block-wise quantised state: 2.03 bytes a parameter in place of 8.
 
     The first moment is kept as signed steps of its block's largest value, the second as unsigned steps of the square
@@ -29,20 +31,7 @@ class AdamW8bit(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update; returns what the closure gives."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
-        return loss
-
-    def _update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+    def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
             blocks = -(-parameter.numel() // BLOCK)

@@ -1,12 +1,13 @@
 """APOLLO-Mini: Adam seen through a random projection to rank 1 says how far each matrix moves along its gradient."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from muse_bench.optim.one_by_one import OneByOne
 from muse_bench.optim.random_signs import random_signs
 from muse_bench.stored import Int8Parameter
 from muse_kernels.int8_step import Int8Rates, int8_step_
@@ -16,7 +17,7 @@ LEAST_SIDE = 16  # below it, both moments of a matrix are kept whole
 TINY = torch.finfo(torch.float32).tiny
 
 
-class ApolloMini(torch.optim.Optimizer):
+class ApolloMini(OneByOne):
     """A matrix moves along its gradient G, by lr * sqrt(shorter side) * |A| / |R| times it, plus weight decay.
 
     R is G with its shorter side projected on random signs, and A what Adam makes of R: two moments of the longer side's
@@ -42,19 +43,6 @@ class ApolloMini(torch.optim.Optimizer):
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "redraw": redraw}
         super().__init__(params, {**defaults, "growth": growth, "capturable": True})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns what the closure gives."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, group)
-        return loss
 
     def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
         state, lr = self.state[parameter], group["lr"]

@@ -1,12 +1,13 @@
 """Sinkhorn descent: a matrix moves along its gradient with rows and columns brought to one size, and keeps no state."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from muse_bench.optim.factored_adam import move, new_state, rates_of
+from muse_bench.optim.one_by_one import OneByOne
 from muse_bench.stored import Int8Parameter
 from muse_kernels.int8_step import Int8Rates, int8_step_
 from muse_kernels.moment_8bit import rounded_step_
@@ -16,7 +17,7 @@ RMS_OF_ADAM = 0.2
 LEAST_SIZE = 2.0**-63  # the root of the smallest float32: squares of less would vanish
 
 
-class Sinkhorn(torch.optim.Optimizer):
+class Sinkhorn(OneByOne):
     """A matrix moves by lr * 0.2 times its gradient, each row and then each column of it divided by its size.
 
     So all inputs count alike, and outputs nearly so, where a gradient as it is moves a few of them and leaves the rest.
@@ -43,19 +44,6 @@ class Sinkhorn(torch.optim.Optimizer):
         self._vocab_size = vocab_size
         defaults = {"lr": lr, "momentum": momentum, "beta2": beta2, "weight_decay": weight_decay, "capturable": True}
         super().__init__(params, defaults)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns what the closure gives."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._move(parameter, group)
-        return loss
 
     def keeps_no_state(self, parameter: Tensor) -> bool:
         """Whether it moves along its balanced gradient."""
