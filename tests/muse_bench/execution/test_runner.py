@@ -406,6 +406,14 @@ def test_a_cap_that_is_too_small_says_what_would_do(worker, monkeypatch):
     assert "predicted to need 600.0 MiB of the device: give --budget 667MiB or more" in record.notes
 
 
+def test_what_takes_long_to_fill_is_not_bisected_in_silence(worker):
+    worker.answers["peaks"] = UNDER_A_CAP
+    with Runner("cuda", caps=True, bisects=True) as runner:
+        record = run_one(runner, streamed("inference"))
+    assert record.smallest_budget_bytes is None
+    assert any("no smallest budget" in note for note in record.notes)
+
+
 def test_a_model_is_not_kept_by_a_process_that_failed(worker):
     worker.answers["peaks"] = {"status": "oom", "reason": "9 GiB"}
     with Runner("cuda", caps=True) as runner:
