@@ -196,9 +196,7 @@ class Runner:
         request = Request(task="peaks", case=case.to_json(), capped=True, keeps=keeps)
         record = self._measure_headline(request, case, say)
         if self._bisects:
-            record = noted(
-                record, "no smallest budget: each size that is tried would fill host memory anew; predict it"
-            )
+            record = noted(record, "no smallest budget: each try would fill host memory anew; predict it")
         return record if record.status != "oom" else self._with_what_would_do(record, case, say)
 
     def _with_what_would_do(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
