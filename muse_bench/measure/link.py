@@ -10,15 +10,21 @@ from muse_bench.link import LinkRates
 from muse_bench.streaming.lane import Lane
 
 BUFFER_BYTES = 256 << 20
+LEAST_BYTES = 16 << 20  # of the largest piece: copies of smaller ones take as long as their launches
 COPIED_BYTES = 8 << 30  # in each direction: the first copies after a pause are slower
 
 
-def link_rates(pages: Sequence[Tensor], device: torch.device) -> LinkRates:
+def link_rates(pages: Sequence[Tensor], device: torch.device) -> LinkRates | None:
     """Rates of copies between these pieces of host memory, (bytes,) uint8, and the device; their values stay.
+
+    None where there are no pieces, or so small ones that they would not show the link's rate.
 
     Memory: two buffers on the device, each of the largest piece or 256 MiB, whichever is less.
     """
-    size = min(BUFFER_BYTES, max(map(len, pages)))
+    largest = max(map(len, pages), default=0)
+    if largest < LEAST_BYTES:
+        return None
+    size = min(BUFFER_BYTES, largest)
     parts = list(itertools.islice(_forever(pages, size), max(2, COPIED_BYTES // size)))
     first, second = torch.empty(2, size, dtype=torch.uint8, device=device)
     inward, outward = Lane(device), Lane(device)

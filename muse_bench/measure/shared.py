@@ -72,8 +72,7 @@ def measure_shared(
 
 def _link(model: nn.Module, device: torch.device) -> LinkRates | None:
     pages = [page.host for page, _ in model.named_pages()] if isinstance(model, LanguageModel) else []
-    present = [page for page in pages if page is not None]
-    return link_rates(present, device) if present else None
+    return link_rates([page for page in pages if page is not None], device)
 
 
 def _retries() -> int:

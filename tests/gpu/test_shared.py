@@ -43,7 +43,7 @@ def test_modes_that_share_a_model_take_what_each_takes_alone() -> None:
         assert record.proof.ran
         assert record.peak_allocated_bytes == pytest.approx(alone.peak_allocated_bytes, rel=0.02)
         assert record.peak_reserved_bytes == pytest.approx(alone.peak_reserved_bytes, rel=0.2)
-        assert 0 < record.link_seconds < record.step_time_seconds
+        assert record.link_seconds is None  # pages of two megabytes do not show the link's rate
 
 
 def test_a_cap_below_the_model_says_what_would_do() -> None:
