@@ -28,7 +28,7 @@ Mixer = Literal["attention", "ar-ssm", "matrix-ar-ssm"]
 Mode = Literal["train", "forward-backward", "inference", "decode"]
 Norm = Literal["layer-norm", "rms-norm"]
 Optimizer = Literal[
-    "adamw", "adamw-fused", "adamw-8bit", "muon-8bit", "apollo-mini", "sinkhorn", "sgd", "adafactor", "none"
+    "adamw", "adamw-fused", "adamw-8bit", "muon-8bit", "apollo-mini", "adafactor-8bit", "sgd", "adafactor", "none"
 ]
 Positions = Literal["none", "learned"]
 Residence = Literal["device", "host", "accelerate"]
@@ -45,8 +45,8 @@ WORKSPACE_ENVIRONMENT: dict[Workspace, dict[str, str]] = {
 
 TRAINING_MODES: tuple[Mode, ...] = ("train", "forward-backward")
 # What these count lies on the device; the others' counts are numbers that a replayed graph would not see change.
-CAPTURED_OPTIMIZERS: tuple[Optimizer, ...] = ("muon-8bit", "sinkhorn", "apollo-mini", "sgd", "none")
-INT8_OPTIMIZERS: tuple[Optimizer, ...] = ("sinkhorn", "apollo-mini", "none")
+CAPTURED_OPTIMIZERS: tuple[Optimizer, ...] = ("muon-8bit", "adafactor-8bit", "apollo-mini", "sgd", "none")
+INT8_OPTIMIZERS: tuple[Optimizer, ...] = ("adafactor-8bit", "apollo-mini", "none")
 LARGEST_SIZE = 1 << 40
 WITHOUT_RANK = {"embedding": ("dense",), "mixer": ("attention",), "ffn": ("dense",), "head": ("dense", "tied")}
 
@@ -224,7 +224,7 @@ class Case:
             and self.config.weight_format == "int8"
             and self.optimizer not in INT8_OPTIMIZERS
         ):
-            raise UsageError(f"optimizer '{self.optimizer}' does not train int8 weights: choose 'sinkhorn'")
+            raise UsageError(f"optimizer '{self.optimizer}' does not train int8 weights: choose 'adafactor-8bit'")
         if self.mode == "train" and self.execution == "graph" and self.optimizer not in CAPTURED_OPTIMIZERS:
             raise UsageError(f"no CUDA graph can hold steps of optimizer '{self.optimizer}': set execution to 'eager'")
         if self.warmup_steps < 0:

@@ -166,10 +166,10 @@ PRESETS: dict[str, Preset] = {
         execution="graph",
     ),
     "streamed": Preset(
-        "models far larger than the card: muse with INT8 weights, trained by an optimizer that keeps no state of them",
+        "models far larger than the card: muse with INT8 weights, trained with two numbers a row and column of state",
         {**_MUSE, "weight_format": "int8", "inference_slots": 2, "training_slots": 3, "prefill_chunk": 1_024},
         dtype="bf16",
-        optimizer="sinkhorn",
+        optimizer="adafactor-8bit",
         update="in-backward",
     ),
 }

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from muse_bench.config import Optimizer
+from muse_bench.optim.adafactor_8bit import Adafactor8bit
 from muse_bench.optim.adamw_8bit import AdamW8bit
 from muse_bench.optim.apollo_mini import ApolloMini
 from muse_bench.optim.muon_8bit import Muon8bit
-from muse_bench.optim.sinkhorn import Sinkhorn
 
 DEFAULT_EPSILON = 1e-8
 
@@ -33,8 +33,8 @@ def build_optimizer(
         return Muon8bit(parameters)
     if name == "apollo-mini":
         return ApolloMini(parameters)
-    if name == "sinkhorn":
-        return Sinkhorn(parameters, vocab_size)
+    if name == "adafactor-8bit":
+        return Adafactor8bit(parameters, vocab_size)
     parameters = list(parameters)
     return torch.optim.AdamW(parameters, eps=_epsilon(parameters), fused=True if name == "adamw-fused" else None)
 

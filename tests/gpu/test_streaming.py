@@ -33,7 +33,7 @@ def trained(
         batch=2,
         seq=96,
         vocab_size=1_001,
-        optimizer=PRESET.optimizer if weight_format == "native" else "sinkhorn",
+        optimizer=PRESET.optimizer if weight_format == "native" else "adafactor-8bit",
         update=PRESET.update,
         execution=execution,  # type: ignore[arg-type]
     )

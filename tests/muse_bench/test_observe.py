@@ -177,7 +177,7 @@ def test_the_bytes_of_a_training_step_have_their_names(name):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"optimizer": "muon-8bit"}, {"optimizer": "sinkhorn", "weight_format": "int8"}], ids=str
+    "changes", [{"optimizer": "muon-8bit"}, {"optimizer": "adafactor-8bit", "weight_format": "int8"}], ids=str
 )
 def test_weights_that_take_turns_have_their_names_too(changes):
     """Memory that holds now one part's weights and now another's, of which little is the model's own."""
@@ -423,7 +423,7 @@ def test_scopes_nest_and_tell_their_listeners():
     assert len(heard) == 6
 
 
-@pytest.mark.parametrize("changes", [{}, {"weight_format": "int8", "optimizer": "sinkhorn"}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"weight_format": "int8", "optimizer": "adafactor-8bit"}], ids=str)
 def test_names_are_given_in_proportion_to_the_depth(monkeypatch, changes):
     """All parameters and all state named anew at each of many updates: deep models then take minutes to predict."""
     given = []

@@ -16,7 +16,7 @@ DENSE = {"mixer": "attention", "ffn": "dense", "attention_every": None, "checkpo
 EVERY_PART = pytest.mark.parametrize("changes", [{}, DENSE], ids=["muse", "dense"])
 
 
-def build(weights: str, mode: str = "train", optimizer: Optimizer = "sinkhorn", **changes: object) -> Workload:
+def build(weights: str, mode: str = "train", optimizer: Optimizer = "adafactor-8bit", **changes: object) -> Workload:
     preset = PRESETS["muse"]
     parts = {"n_heads": 2, "weights": weights, "weight_format": "int8", **changes}
     config = dataclasses.replace(preset.configure(SIZES), **parts)
@@ -40,7 +40,7 @@ def same(ours: LanguageModel, theirs: LanguageModel) -> None:
 
 
 @EVERY_PART
-@pytest.mark.parametrize("optimizer", ["sinkhorn", "apollo-mini"])
+@pytest.mark.parametrize("optimizer", ["adafactor-8bit", "apollo-mini"])
 def test_training_is_the_same_to_the_bit(changes: dict[str, object], optimizer: Optimizer) -> None:
     """A scale that stays behind, a page of the parameter in place of what it stands for, state of another matrix.
 
