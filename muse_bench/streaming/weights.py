@@ -7,12 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from muse_bench.stored import stored_together
 from muse_bench.streaming.lane import Lane
 from muse_bench.streaming.memory import HostMemory
 from muse_bench.streaming.page import Page
 from muse_bench.streaming.ring import Ring
 
 OptimizerState = Mapping[Any, Mapping[str, Any]]
+LEAST_SHARE = 0.01  # of a part's weights: an optimizer state of fewer bytes does not move
 
 
 def matrices(part: nn.Module) -> list[nn.Parameter]:
@@ -27,7 +29,8 @@ class HostWeights:
 
     A part that is updated in backward keeps what its weights and their optimizer state become. Copies of the next
     part run beside the computation of this one.
-    Memory on the device: the weights of the largest part once for each slot, and twice the largest state in training.
+    Memory on the device: the weights of the largest part once for each slot, and in training as many of the largest
+    state; all state, where it is a hundredth of the weights or less.
     """
 
     def __init__(
@@ -115,7 +118,11 @@ class HostWeights:
 def state_page(
     parameters: Sequence[Tensor], state: OptimizerState | None, memory: HostMemory | None = None
 ) -> Page | None:
-    """What the optimizer keeps of these parameters; None where that is nothing."""
+    """What the optimizer keeps of these parameters; None where that is so little that it stays on the device.
+
+    A copy of it would wait behind those of weights, and the update for it.
+    """
     found = [] if state is None else [value for parameter in parameters for value in state[parameter].values()]
     tensors = [value for value in found if isinstance(value, Tensor) and value.dim()]  # scalars stay
-    return Page(tensors, memory) if tensors else None
+    little = LEAST_SHARE * sum(tensor.nbytes for tensor in stored_together(parameters))
+    return Page(tensors, memory) if sum(tensor.nbytes for tensor in tensors) > little else None
