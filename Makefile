@@ -18,6 +18,7 @@ OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) 
 REPORTS := $(filter-out $(OTHERS),$(wildcard reports/h200/*.json))
 BESIDE = $(patsubst %,--quality %,$(wildcard reports/h200/losses-$(1)*.json))
 COMPARED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json reports/h200/predicted/$(size)-*.json))
+STREAMED := $(foreach file,$(wildcard reports/h200/predicted/streamed-*.json),$(subst predicted/,,$(file)) $(file))
 FLOORS := $(wildcard reports/h200/ref-train-off.json reports/h200/ref-forward-backward-off.json reports/h200/ref-inference-last-off.json)
 SHOWN := ref-train-off large-train-off ref-inference-last-off ref-forward-backward-off streamed-100b
 
@@ -61,6 +62,7 @@ bench: setup
 reports: setup
 	$(foreach file,$(REPORTS),$(BIN)/muse-bench report $(file) --format csv --output $(file:.json=.md) > $(file:.json=.csv) &&) true
 	$(BIN)/muse-bench accuracy $(COMPARED) --output reports/h200/prediction.md
+	$(BIN)/muse-bench accuracy $(STREAMED) --output reports/h200/prediction-streamed.md
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)

@@ -25,8 +25,9 @@ from muse_bench.predict.allocator import AllocatorConfig, OutOfMemory
 from muse_bench.predict.capacity import smallest_capacity_bytes
 from muse_bench.timeline import Profile, captured_reserved_bytes, profile
 
-Say = Callable[[str], None]
+ADVICE = " If reserved but unallocated memory is large"  # how PyTorch goes on when memory is short
 
+Say = Callable[[str], None]
 
 Answer = Callable[[Any, Say], dict[str, Any]]  # a request's values; how a request fails is told by what it raises
 
@@ -54,7 +55,8 @@ def _result(answer: Answer, request: Any, say: Say) -> Result:
     except UsageError as error:
         return Result(kind="result", status="usage", reason=str(error), values={})
     except (torch.cuda.OutOfMemoryError, OutOfMemory) as error:
-        return Result(kind="result", status="oom", reason=_one_line(error), values={})
+        reason = _one_line(error).partition(ADVICE)[0]
+        return Result(kind="result", status="oom", reason=reason, values={})
     except MuseBenchError as error:
         return Result(kind="result", status="crashed", reason=str(error), values={})
     except Exception as error:

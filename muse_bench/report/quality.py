@@ -1,8 +1,9 @@
-"""The tables of the quality bench: what each model learned, what that took, and the sweep of rates; the rows as CSV."""
+"""The tables of the quality bench: what each model learned, how their losses fell, what that took, and the sweep of rates; CSV."""
 
 import csv
 import dataclasses
 import io
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ QUALITY = ("model", "seeds", "loss", "- baseline", "perplexity", "bits/byte")
 COST = ("model", "trained in", "params", "rate", "tokens/s", "peak", "reduction", "time")
 ENDINGS = {"diverged": "diverged", "oom": "ran out of memory", "crashed": "failed"}
 MOST_PASSES = 2
+ON_THE_WAY = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # shares of the tokens at which the training loss is shown
+WINDOW = 0.05  # the share of the tokens before each that it is averaged over
 EXPLANATION = (
     "loss: nats a token on text that was not trained on, mean and standard deviation over the seeds that came to their "
     "end; - baseline: less the baseline's of the same seed; perplexity: of the mean loss. All saw the same batches in "
@@ -36,7 +39,9 @@ def quality_sheets(run: QualityRun, baseline: str | None = None) -> list[Sheet]:
     for comparison in compare_quality(run.rows, against):
         ended = [one for one in comparison.summaries if one.rows]
         if ended:
-            sheets += [_quality(comparison.first, ended, against), _cost(ended)]
+            sheets.append(_quality(comparison.first, ended, against))
+            sheets += [_curves(comparison.first.tokens, ended)] if any(row.curve for row in _rows(ended)) else []
+            sheets.append(_cost(ended))
         swept = [one for one in comparison.summaries if one.sweep]
         if swept:
             sheets.append(_sweep(swept))
@@ -74,6 +79,30 @@ def _quality_cells(summary: Summary, baseline: str) -> tuple[str, ...]:
         "-" if summary.perplexity is None else _figure(summary.perplexity),
         spread_text(summary.bits_per_byte, 4, bare=True),
     )
+
+
+def _rows(summaries: Iterable[Summary]) -> Iterator[QualityRow]:
+    return (row for one in summaries for row in one.ended)
+
+
+def _curves(tokens: int, summaries: Sequence[Summary]) -> Sheet:
+    return Sheet(
+        title="Training loss on the way, by tokens",
+        headings=("model", *(count_text(round(tokens * share)) for share in ON_THE_WAY)),
+        rows=[(plain(one.model), *(_passed(one, tokens * share) for share in ON_THE_WAY)) for one in summaries],
+        notes=(f"each the mean of the {WINDOW:.0%} of the tokens before, over all seeds",),
+    )
+
+
+def _passed(summary: Summary, tokens: float) -> str:
+    """The training loss up to so many tokens."""
+    losses = [
+        loss
+        for row in summary.ended
+        for seen, loss in row.curve
+        if tokens - WINDOW * row.tokens < seen <= max(tokens, row.curve[0][0])
+    ]
+    return f"{statistics.fmean(losses):.3f}" if losses else "-"
 
 
 def _cost(summaries: Sequence[Summary]) -> Sheet:

@@ -127,3 +127,15 @@ def test_csv_has_a_line_a_run_and_leaves_missing_values_empty(quality_run):
     assert lines[0]["config"] == "vocab_size=10000 d_model=512 n_layers=6"
     assert lines[-1]["validation_loss"] == ""
     assert "curve" not in lines[0]
+
+
+def test_training_losses_on_the_way_are_means_up_to_there_over_seeds(quality_run: QualityRun) -> None:
+    """A point of another seed left out, one of the other end of the run, or the last one before the window."""
+    curves = ([(100, 9.0), (200, 5.0), (960, 3.0), (1_000, 2.0)], [(100, 8.0), (200, 4.0), (960, 3.0), (1_000, 1.0)])
+    rows = [
+        dataclasses.replace(ROW, tokens=1_000, seed=seed, validation_loss=2.5, curve=tuple(curve))
+        for seed, curve in enumerate(curves)
+    ]
+    sheet = quality_sheets(dataclasses.replace(quality_run, rows=rows))[1]
+    assert sheet.headings == ("model", "100", "200", "300", "500", "700", "1.0 K")
+    assert sheet.rows == [("baseline", "8.500", "4.500", "-", "-", "-", "2.250")]

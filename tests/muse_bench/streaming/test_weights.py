@@ -18,6 +18,7 @@ from muse_bench.streaming.lane import Lane
 from muse_bench.streaming.memory import HostMemory, Progress
 from muse_bench.streaming.page import Page
 from muse_bench.streaming.ring import Ring
+from muse_bench.streaming.weights import state_page
 from muse_bench.workload import Workload, build_workload
 
 SIZES = Sizes(vocab_size=301, d_model=32, n_layers=3, n_heads=2, seq_len=24)
@@ -304,3 +305,11 @@ def test_checkpoints_count_towards_what_was_given() -> None:
     full = build_workload(dataclasses.replace(work.case, host_memory_bytes=least), CPU)
     with pytest.raises(HostMemoryShort):
         full.model.loss(full.ids, full.targets)
+
+
+@pytest.mark.parametrize(("values", "moves"), [(100, False), (101, True)])
+def test_state_of_a_hundredth_of_the_weights_stays_on_the_device(values: int, moves: bool) -> None:
+    """Its copies would wait behind those of weights, and updates for them; more than that would not be little."""
+    weight = torch.nn.Parameter(torch.zeros(100, 100))
+    page = state_page([weight], {weight: {"squares": torch.zeros(values), "count": torch.zeros(())}})
+    assert (page is not None) == moves
