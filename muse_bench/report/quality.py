@@ -1,4 +1,4 @@
-"""The tables of the quality bench: what each model learned, how their losses fell, what that took, and the sweep of rates; CSV."""
+"""The tables of the quality bench: what was learned and how, what that took, and the sweep of rates; rows as CSV."""
 
 import csv
 import dataclasses
