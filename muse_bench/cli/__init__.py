@@ -14,6 +14,7 @@ from muse_bench.cli import console
 from muse_bench.cli.ablate import ablate
 from muse_bench.cli.accuracy import accuracy
 from muse_bench.cli.calibrate import calibrate
+from muse_bench.cli.claims import claims
 from muse_bench.cli.compare import compare
 from muse_bench.cli.doctor import doctor
 from muse_bench.cli.floor import floor
@@ -38,6 +39,7 @@ COMMANDS = (
     frontier,
     floor,
     sweep,
+    claims,
     measure,
     predict,
     report,

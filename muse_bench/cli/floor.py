@@ -90,7 +90,7 @@ def floor(
         ]
     if (own := next((case.model for case in cases if case.config is None), None)) is not None:
         raise UsageError(f"'{own}' has no floor: its parts are counted on presets, such as {', '.join(PRESETS)}")
-    wanted = [*cases, *_reported_cases()]
+    wanted = [*cases, *reported_cases()]
     counted = weigh_cases(wanted)
     *floors, every, last = map(floor_of, wanted, counted)
 
@@ -128,7 +128,7 @@ def parse_modes(text: str) -> list[dict[str, Any]]:
     return [MODES[word] for word in words]
 
 
-def _reported_cases() -> list[Case]:
+def reported_cases() -> list[Case]:
     """What the reports' own floor is about, with all logits and with the last."""
     sizes = REPORTED_SIZES
     scaled = SizeOptions(

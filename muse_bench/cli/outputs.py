@@ -46,3 +46,20 @@ def _check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def embedded(path: Path, name: str, section: str) -> str:
+    """The file's text with the section between its markers.
+
+    Raises: UsageError when it cannot be read or has no markers of that name.
+    """
+    begin, end = (f"<!-- muse-bench: {word} {name} -->" for word in ("begin", "end"))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read: {error}") from error
+    before, found_begin, rest = text.partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found_begin or not found_end:
+        raise UsageError(f"{path}: has no lines '{begin}' and '{end}' to put the Markdown between")
+    return f"{before}{begin}\n{section}{end}{after}"

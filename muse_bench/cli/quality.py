@@ -58,26 +58,35 @@ def quality(
       muse-bench quality --text book.txt --vocab 2000 --tokens 1M
       muse-bench quality --from quality.json
     """
-    formats = _formats(baseline)
-    outputs = Outputs(output or (), formats)
+    outputs = Outputs(output or (), quality_formats(baseline))
     if saved:
         return _show(merged([_read(path) for path in saved]), outputs, baseline)
     plan = build_plan(sizes, text, training, models)
     choose_baseline([case.model for case in plan.cases], baseline)
-    check_vocabulary(sizes.vocab)
-    earlier = _earlier(output or ())
-    max_bytes = parse_bytes(text.max_text)
-    run = keep_runs(
-        _runs(plan, text, max_bytes, training.timeout, earlier),
+    run = train(plan, text, outputs, output or (), baseline, training.timeout)
+    return ExitCode.CASE_FAILED if any(row.status in FAILED for row in run.rows) else ExitCode.OK
+
+
+def train(
+    plan: Plan,
+    text: TextOptions,
+    outputs: Outputs[QualityRun],
+    paths: Sequence[Path],
+    baseline: str | None,
+    timeout: float | None,
+) -> QualityRun:
+    """Trains what the plan asks and the first .json output does not hold yet; saves each run, and shows all."""
+    check_vocabulary(plan.cases[0].vocab_size)
+    return keep_runs(
+        _runs(plan, text, parse_bytes(text.max_text), timeout, _earlier(paths)),
         outputs,
         lambda run: render_terminal(*quality_sheets(run, _known(run, baseline))),
         total=plan.total,
         finished=lambda run: len(run.rows),
     )
-    return ExitCode.CASE_FAILED if any(row.status in FAILED for row in run.rows) else ExitCode.OK
 
 
-def _formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
+def quality_formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
     return (
         Format("json", ".json", False, lambda run: run.to_json()),
         Format("csv", ".csv", False, render_csv),

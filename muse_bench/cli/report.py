@@ -10,7 +10,7 @@ import typer
 from muse_bench.analysis.comparison import add_reductions, choose_baseline
 from muse_bench.cli import console
 from muse_bench.cli.options import OUTPUT, Baseline, Output
-from muse_bench.cli.outputs import Outputs
+from muse_bench.cli.outputs import Outputs, embedded
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.record import RunFile, read_run_file, write_whole
 from muse_bench.report import document, formats
@@ -56,27 +56,13 @@ def report(
         runs = [_compared(run, baseline) for run in runs]
     text = None if format_name == TERMINAL else document(formats()[format_name], runs)
     if into is not None:
-        write_whole(into, _embedded(into, records[0].stem, document(formats()["markdown"], runs)))
+        write_whole(into, embedded(into, records[0].stem, document(formats()["markdown"], runs)))
     outputs.write(*runs)
     if text is not None:
         typer.echo(text, nl=False)
     else:
         _show(runs)
     return ExitCode.OK
-
-
-def _embedded(path: Path, name: str, section: str) -> str:
-    """The file's text with the section between its markers."""
-    begin, end = (f"<!-- muse-bench: {word} {name} -->" for word in ("begin", "end"))
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
-    before, found_begin, rest = text.partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not found_begin or not found_end:
-        raise UsageError(f"{path}: has no lines '{begin}' and '{end}' to put the Markdown between")
-    return f"{before}{begin}\n{section}{end}{after}"
 
 
 def _read(path: Path) -> RunFile:

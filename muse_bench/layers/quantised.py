@@ -30,6 +30,14 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return int8_linear(x, self.weight, self.scale, bias=self.bias)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As nn.Module has it; the scale stays as wide as sums are."""
+        scale = self.scale
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.scale.dtype != accumulation_dtype(self.scale.dtype):
+            self.scale = scale.to(self.scale.device)
+        return self
+
 
 def quantise_linears(model: nn.Module) -> nn.Module:
     """Replaces every nn.Linear of the model by its INT8 form, in place, and returns the model."""

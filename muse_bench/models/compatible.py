@@ -14,11 +14,10 @@ logits depend on it and the tokens before it only; the reports' models read the 
 needs a larger eps, such as AdamW(..., eps=1e-4): the default of 1e-8 is 0 there, and a gradient of 0 becomes NaN.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from muse_bench.config import Sizes
 from muse_bench.errors import UsageError
@@ -58,15 +57,6 @@ class Int8Model(LanguageModel):
             if weight is not None and weight.is_floating_point():
                 state[f"{name}.weight"], state[f"{name}.scale"] = quantise_int8(weight)
         return super().load_state_dict(state, strict, assign)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """As nn.Module has it; the scales stay in their own dtype."""
-        scales = {name: linear.scale for name, linear in self._matrices()}
-        super()._apply(fn, recurse)
-        for name, linear in self._matrices():
-            if linear.scale.dtype != scales[name].dtype:
-                linear.scale = scales[name].to(linear.scale.device)
-        return self
 
     def _matrices(self) -> list[tuple[str, Int8Linear]]:
         return [(name, module) for name, module in self.named_modules() if isinstance(module, Int8Linear)]

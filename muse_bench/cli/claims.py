@@ -1,0 +1,237 @@
+"""`muse-bench claims`: every figure of the two earlier reports, claimed and found side by side."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+
+import muse_bench
+from muse_bench.analysis.claims.answers import answer_all, questions_of, untrained
+from muse_bench.analysis.claims.claim import Claim, choose_claims, read_claims
+from muse_bench.analysis.claims.evidence import Evidence
+from muse_bench.analysis.claims.question import Question
+from muse_bench.analysis.claims.rule import Answer
+from muse_bench.analysis.floor import floor_of
+from muse_bench.analysis.verdict import judge
+from muse_bench.cli import console
+from muse_bench.cli.cases import build_cases
+from muse_bench.cli.floor import reported_cases
+from muse_bench.cli.options import OUTPUT, RUNNING, Backend, BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
+from muse_bench.cli.outputs import Outputs, embedded
+from muse_bench.cli.quality import quality_formats, train
+from muse_bench.cli.run import case_status, run_cases
+from muse_bench.cli.training import ReferenceSizes, TextOptions, TrainingOptions, build_plan
+from muse_bench.config import Backend as BackendName
+from muse_bench.config import Case
+from muse_bench.errors import ExitCode, UsageError
+from muse_bench.execution.at_hand import gpu_at_hand
+from muse_bench.execution.weighing import weigh_cases
+from muse_bench.measure.nvml_device import UnavailableError
+from muse_bench.predict.gpus import cublas_workspace_bytes
+from muse_bench.quality.record import QualityRun, read_quality_file
+from muse_bench.record import Environment, RunFile, read_run_file, write_whole
+from muse_bench.report import Format
+from muse_bench.report.claims import headline, render_csv, render_json, sheets
+from muse_bench.report.sheet import render_markdown, render_terminal
+
+REPORTS_GPU = "rtx-3080"  # whose cuBLAS workspaces are those in the reports' figures
+RECORDS = Path("reports")
+TRAINED = Path("claims-quality.json")
+TRAINING = TrainingOptions(lrs="5e-4,1e-3,2e-3,4e-3", seeds="0", tf32=True, graphs=True)
+HEADLINE = "F01,F02,F16,F19,F33,F39,F48,F57,F68,F70,E03,E20,E35,E36,E37"
+
+
+def claims(
+    options: RunOptions,
+    only: Annotated[str | None, typer.Option(metavar="F02,E*", help="These claims alone.", show_default="all")] = None,
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Saved measurements and trainings: a .json file, or a folder of them. Repeatable.",
+            show_default="reports, if it is there",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    run_training: Annotated[
+        bool,
+        typer.Option(
+            "--run-training",
+            help=f"Train models whose losses are not saved; the runs go to {TRAINED}.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 when a claim is not reproduced.", rich_help_panel=RUNNING)
+    ] = False,
+    saved: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Show saved claims, settled anew; run nothing.")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Put the headline into this file, between its markers.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    backend: Backend = "auto",
+) -> int:
+    """Settle every figure of the two earlier reports, and show what is reached instead.
+
+    Each claim stands beside what is found under the reports' own protocol,
+    under a sound one, and what muse or streamed reaches, with a verdict and its
+    reason. Memory is measured on a GPU, or predicted: without one for an RTX
+    3080, whose workspaces are the reports'. Times, quality and the 100B model
+    come from saved records. Exits with 1 under --strict when a claim is not
+    reproduced, and with 4 when a case ran out of memory or crashed.
+
+    \\b
+    Examples:
+      muse-bench claims
+      muse-bench claims --only F02,E* --output claims.md --output claims.csv
+      muse-bench claims --records reports/h200 --strict
+      muse-bench claims --from claims.json --into README.md
+    """
+    chosen = choose_claims(read_claims(), only)
+    measured, trained = _read_saved(records)
+    floors = tuple(map(floor_of, reported_cases(), weigh_cases(reported_cases())))
+    if run_training:
+        trained = (*trained, *_train(chosen, Evidence(run=_empty(), trained=trained)))
+
+    def answered(run: RunFile, some: Sequence[Claim] = chosen) -> list[Answer]:
+        evidence = Evidence(run, measured, trained, (floors[0], floors[1]), _workspace_bytes(run.environment))
+        return answer_all(some, evidence)
+
+    def markdown(run: RunFile) -> str:
+        return render_markdown(*sheets(answered(run), run, wide=True), command=run.command)
+
+    formats: list[Format[RunFile]] = [
+        Format("markdown", ".md", True, markdown),
+        Format("csv", ".csv", False, lambda run: render_csv(answered(run))),
+        Format("json", ".json", False, lambda run: render_json(answered(run), run)),
+    ]
+
+    def show(run: RunFile) -> RenderableType:
+        return render_terminal(*sheets(answered(run), run, wide=False))
+
+    if saved is not None:
+        run = read_run_file(saved)
+        Outputs(options.output or (), formats).write(run)
+        console.stdout().print(show(run))
+    else:
+        run = _run(chosen, backend, options, show, formats)
+    if into is not None:
+        most = headline(answered(run, choose_claims(read_claims(), HEADLINE)))
+        write_whole(into, embedded(into, "claims", render_markdown(*most, command=run.command)))
+    missed = any(one.verdict == "not reproduced" for one in answered(run))
+    return ExitCode.FAIL if strict and missed else case_status(run)
+
+
+def _run(
+    chosen: Sequence[Claim],
+    backend: BackendName,
+    options: RunOptions,
+    show: Callable[[RunFile], RenderableType],
+    formats: Sequence[Format[RunFile]],
+) -> RunFile:
+    """The cases that the claims need, run, shown and written."""
+    cases = [_case(question) for question in questions_of(chosen)]
+    if not cases:
+        run = _empty()
+        Outputs(options.output or (), formats).write(run)
+        console.stdout().print(show(run))
+        return run
+    named = dataclasses.replace(options, gpu=_gpu(backend, options.gpu))
+    return run_cases(
+        cases, backend, named, finish=lambda records: tuple(map(judge, records)), show=show, written=formats
+    )
+
+
+def _gpu(backend: BackendName, asked: str | None) -> str | None:
+    """The GPU to predict for: the one asked for, or the reports' where nothing can be measured; None to measure."""
+    if asked is not None or backend == "cuda":
+        return asked
+    try:
+        gpu_at_hand()
+    except (UnavailableError, UsageError):
+        return REPORTS_GPU
+    return REPORTS_GPU if backend == "predict" else None
+
+
+def _case(question: Question) -> Case:
+    sizes = question.sizes
+    scaled = SizeOptions(
+        vocab=sizes.vocab_size,
+        d_model=sizes.d_model,
+        layers=sizes.n_layers,
+        heads=sizes.n_heads,
+        seq=sizes.seq_len,
+        batch=question.batch,
+    )
+    protocol = ProtocolOptions(
+        mode=question.mode,
+        logits=question.logits,
+        optimizer=question.optimizer,
+        micro_batch=question.micro_batch,
+    )
+    (case,) = build_cases([question.model], scaled, protocol, BudgetOptions())
+    return case
+
+
+def _empty() -> RunFile:
+    command = shlex.join(["muse-bench", *sys.argv[1:]])
+    return RunFile(environment=Environment(muse_bench=muse_bench.__version__), records=(), command=command)
+
+
+def _workspace_bytes(environment: Environment) -> int:
+    """What a handle of cuBLAS holds on the GPU of a run."""
+    major, _, minor = (environment.compute_capability or "8.6").partition(".")
+    return cublas_workspace_bytes((int(major), int(minor)), None)
+
+
+def _read_saved(paths: Sequence[Path] | None) -> tuple[tuple[RunFile, ...], tuple[QualityRun, ...]]:
+    """What was measured, and what was trained, in these files and folders."""
+    measured, trained = [], []
+    given = list(paths) if paths else [RECORDS] if RECORDS.is_dir() else []
+    for path in given:
+        if not path.exists():
+            raise UsageError(f"--records {path} is not there: name a .json file that --output wrote, or a folder")
+        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+            kind = _kind(file)
+            if kind == "runs":
+                trained.append(read_quality_file(file))
+            elif kind == "records" or file == path:
+                run = read_run_file(file)
+                if {record.provenance for record in run.records} == {"measured"}:  # what calibrates holds both
+                    measured.append(run)
+    return tuple(measured), tuple(trained)
+
+
+def _kind(path: Path) -> str | None:
+    """What a file of records holds: the name of its list; None for any other file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(values, dict) or "schema_version" not in values:
+        return None
+    return next(
+        (name for name in ("records", "runs") if name in values and (name == "records" or "corpus" in values)), None
+    )
+
+
+def _train(chosen: Sequence[Claim], evidence: Evidence) -> tuple[QualityRun, ...]:
+    """Trainings of the models whose losses are needed and not known."""
+    models = untrained(chosen, evidence)
+    if not models:
+        return ()
+    plan = build_plan(ReferenceSizes(), TextOptions(), TRAINING, ",".join(models))
+    outputs = Outputs([TRAINED], quality_formats(models[0]))
+    return (train(plan, TextOptions(), outputs, [TRAINED], models[0], None),)
