@@ -35,7 +35,7 @@ from muse_bench.execution.weighing import weigh_cases
 from muse_bench.measure.nvml_device import UnavailableError
 from muse_bench.predict.gpus import cublas_workspace_bytes
 from muse_bench.quality.record import QualityRun, read_quality_file
-from muse_bench.record import Environment, RunFile, read_run_file, write_whole
+from muse_bench.record import Environment, Record, RunFile, read_run_file, write_whole
 from muse_bench.report import Format
 from muse_bench.report.claims import headline, render_csv, render_json, sheets
 from muse_bench.report.sheet import render_markdown, render_terminal
@@ -149,9 +149,12 @@ def _run(
         console.stdout().print(show(run))
         return run
     named = dataclasses.replace(options, gpu=_gpu(backend, options.gpu))
-    return run_cases(
-        cases, backend, named, finish=lambda records: tuple(map(judge, records)), show=show, written=formats
-    )
+    return run_cases(cases, backend, named, finish=_judged, show=show, written=formats)
+
+
+def _judged(records: Sequence[Record]) -> tuple[Record, ...]:
+    """The records with their verdicts, and without timelines, which no claim is about."""
+    return tuple(dataclasses.replace(judge(record), timeline=()) for record in records)
 
 
 def _gpu(backend: BackendName, asked: str | None) -> str | None:
