@@ -17,12 +17,13 @@ RANKS := $(wildcard reports/h200/ranks*.json)
 OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) $(RANKS)
 REPORTS := $(filter-out $(OTHERS),$(wildcard reports/h200/*.json))
 BESIDE = $(patsubst %,--quality %,$(wildcard reports/h200/losses-$(1)*.json))
+MEASURED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json))
 COMPARED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json reports/h200/predicted/$(size)-*.json))
 STREAMED := $(foreach file,$(wildcard reports/h200/predicted/streamed-*.json),$(subst predicted/,,$(file)) $(file))
 FLOORS := $(wildcard reports/h200/ref-train-off.json reports/h200/ref-forward-backward-off.json reports/h200/ref-inference-last-off.json)
 SHOWN := ref-train-off large-train-off ref-inference-last-off ref-forward-backward-off streamed-100b
 
-.PHONY: help setup compare test lint format bench reports clean
+.PHONY: help setup compare test lint format bench reports rendered clean
 
 help:
 	@echo "make compare   set up, then compare the models (ARGS='--vocab 10000 --d-model 512' changes the sizes)"
@@ -59,10 +60,15 @@ format: setup
 bench: setup
 	$(BIN)/muse-bench compare --vocab 10000 --d-model 512 --layers 6 --seq 512 --batch 2
 
-reports: setup
+reports: setup rendered
+
+# The rendering alone, by what BIN names.
+rendered:
 	$(foreach file,$(REPORTS),$(BIN)/muse-bench report $(file) --format csv --output $(file:.json=.md) > $(file:.json=.csv) &&) true
 	$(BIN)/muse-bench accuracy $(COMPARED) --output reports/h200/prediction.md
 	$(BIN)/muse-bench accuracy $(STREAMED) --output reports/h200/prediction-streamed.md
+	$(BIN)/muse-bench accuracy $(MEASURED) reports/h200/predicted/claims.json --output reports/h200/prediction-claims.md
+	$(BIN)/muse-bench claims --from reports/claims.json --records reports --output reports/claims.md --output reports/claims.csv --into README.md
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)
