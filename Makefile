@@ -68,7 +68,7 @@ rendered:
 	$(BIN)/muse-bench accuracy $(COMPARED) --output reports/h200/prediction.md
 	$(BIN)/muse-bench accuracy $(STREAMED) --output reports/h200/prediction-streamed.md
 	$(BIN)/muse-bench accuracy $(MEASURED) reports/h200/predicted/claims.json --output reports/h200/prediction-claims.md
-	$(BIN)/muse-bench claims --from reports/claims.json --records reports --output reports/claims.md --output reports/claims.csv --into README.md
+	$(BIN)/muse-bench claims --from reports/claims.json --records reports --output reports/claims.json --output reports/claims.md --output reports/claims.csv --into README.md
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)

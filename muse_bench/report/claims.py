@@ -48,6 +48,7 @@ def sheets(answers: Sequence[Answer], run: RunFile, *, wide: bool) -> list[Sheet
                 headings=(*HEADINGS, "why") if wide else HEADINGS,
                 rows=[_cells(one, wide) for one in rows],
                 labels=2,
+                ends=2 if wide else 1,
                 notes=tuple(_protocols(rows)),
             )
         )
@@ -58,7 +59,7 @@ def headline(answers: Sequence[Answer]) -> list[Sheet]:
     """The claims in one table, with their reasons."""
     rows = [_cells(one, wide=True) for one in answers]
     notes = (*_origins(answers), COLUMNS)
-    return [Sheet(title="Claimed and found", headings=(*HEADINGS, "why"), rows=rows, labels=2, notes=notes)]
+    return [Sheet(title="Claimed and found", headings=(*HEADINGS, "why"), rows=rows, labels=2, ends=2, notes=notes)]
 
 
 def render_csv(answers: Sequence[Answer]) -> str:

@@ -1,6 +1,6 @@
 """Markdown: a title, one table in MiB, footnotes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from muse_bench.record import Record, RunFile
 from muse_bench.report import columns, words
@@ -30,26 +30,24 @@ def render(run: RunFile) -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> list[str]:
-    """The lines of a table whose cells are escaped; its first `labels` columns stand left, the others right."""
+def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], is_left: Callable[[int], bool]) -> list[str]:
+    """The lines of a table whose cells are escaped; columns for which `is_left` holds stand left, the others right."""
     cells = [[escape(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    rule = [":" + "-" * (w - 1) if index < labels else "-" * (w - 1) + ":" for index, w in enumerate(widths)]
-    return [_line(row, widths, labels) for row in (headings, rule, *cells)]
+    rule = [":" + "-" * (w - 1) if is_left(index) else "-" * (w - 1) + ":" for index, w in enumerate(widths)]
+    return [_line(row, widths, is_left) for row in (headings, rule, *cells)]
 
 
 def _table(records: Sequence[Record], shown: Sequence[columns.Column]) -> list[str]:
-    # Columns of words stand left wherever they are, which one count cannot say: they come first here.
     ordered = sorted(shown, key=lambda column: not column.left)
     rows = [[column.text(record) for column in ordered] for record in records]
-    return markdown_table(
-        [columns.one_line(column.heading) for column in ordered], rows, sum(column.left for column in ordered)
-    )
+    headings = [columns.one_line(column.heading) for column in ordered]
+    return markdown_table(headings, rows, lambda index: ordered[index].left)
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], labels: int) -> str:
+def _line(cells: Sequence[str], widths: Sequence[int], is_left: Callable[[int], bool]) -> str:
     padded = (
-        cell.ljust(width) if index < labels else cell.rjust(width)
+        cell.ljust(width) if is_left(index) else cell.rjust(width)
         for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
     )
     return f"| {' | '.join(padded)} |"

@@ -14,13 +14,21 @@ from muse_bench.report.words import plain
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """Rows of text under headings. The first `labels` columns hold words and stand left, the others numbers."""
+    """Rows of text under headings. The first `labels` and the last `ends` columns hold words and stand left.
+
+    The others hold numbers.
+    """
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     labels: int = 1
     notes: Sequence[str] = ()
+    ends: int = 0
+
+    def is_words(self, column: int) -> bool:
+        """Whether a column holds words."""
+        return column < self.labels or column >= len(self.headings) - self.ends
 
 
 def render_terminal(*sheets: Sheet) -> RenderableType:
@@ -29,7 +37,7 @@ def render_terminal(*sheets: Sheet) -> RenderableType:
     for sheet in sheets:
         drawn = frame()
         for index, heading in enumerate(sheet.headings):
-            left = index < sheet.labels
+            left = sheet.is_words(index)
             drawn.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
         for row in sheet.rows:
             drawn.add_row(*row)
@@ -45,7 +53,7 @@ def render_markdown(*sheets: Sheet, command: str | None = None) -> str:
         lines = [
             f"## {escape(sheet.title)}",
             "",
-            *markdown_table(sheet.headings, sheet.rows, sheet.labels),
+            *markdown_table(sheet.headings, sheet.rows, sheet.is_words),
             "",
             *(f"- {escape(note)}" for note in sheet.notes),
         ]
