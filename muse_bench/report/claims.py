@@ -37,7 +37,7 @@ def summary(answers: Sequence[Answer], run: RunFile) -> Sheet:
 
 
 def sheets(answers: Sequence[Answer], run: RunFile, *, wide: bool) -> list[Sheet]:
-    """The summary, then the claims by report and protocol; `wide` gives the reasons a column of their own."""
+    """The summary, then the claims by report and sizes; `wide` gives reasons a column rather than a line each."""
     found = [summary(answers, run)]
     for (report, config), group in itertools.groupby(answers, key=_place):
         title = f"{report.replace('-', ' ').capitalize()}: {config or 'no sizes'}"
@@ -49,7 +49,7 @@ def sheets(answers: Sequence[Answer], run: RunFile, *, wide: bool) -> list[Sheet
                 rows=[_cells(one, wide) for one in rows],
                 labels=2,
                 ends=2 if wide else 1,
-                notes=tuple(_protocols(rows)),
+                notes=(*(() if wide else _reasons(rows)), *_protocols(rows)),
             )
         )
     return [*found[:-1], dataclasses.replace(found[-1], notes=(*found[-1].notes, COLUMNS))]
@@ -86,13 +86,12 @@ def _cells(one: Answer, wide: bool) -> tuple[str, ...]:
     claim = one.claim
     figure = f"{claim.model}: {claim.metric}, {_unit(claim)}"
     values = (value_text(found, claim.unit) for found in (one.theirs, one.sound, one.ours))
-    cells = (claim.id, figure if wide else f"{figure}\n{one.reason}", claim.claimed, *values, one.verdict)
-    return tuple(map(_kept, (*cells, one.reason) if wide else cells))
+    cells = (claim.id, figure, claim.claimed, *values, one.verdict)
+    return tuple(map(plain, (*cells, one.reason) if wide else cells))
 
 
-def _kept(text: str) -> str:
-    """Text without control characters, its own line breaks kept."""
-    return "\n".join(map(plain, text.split("\n")))
+def _reasons(rows: Sequence[Answer]) -> Iterator[str]:
+    return (plain(f"{one.claim.id}: {one.reason}") for one in rows)
 
 
 def _unit(claim: Claim) -> str:
