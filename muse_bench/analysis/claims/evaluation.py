@@ -66,7 +66,7 @@ def _tables(sizes: Sizes, rank: int) -> tuple[Rule, ...]:
 def _alone(words: str, sizes: Sizes, batch: int) -> tuple[Rule, ...]:
     """An embedding by itself: dense, as a tensor train, and the reduction."""
     dense, train = (_step(f"{TABLES}:{kind}_{words}", sizes, batch) for kind in ("dense", "train"))
-    more = "the rest of what they saw is near a second gradient of the table, left from a step before"
+    more = "what they saw beyond is a little more than a second gradient of the table, as a step before would leave it"
     return (
         Rule(protocol=ONE_STEP, theirs=Peak(dense), reason=f"A first step takes {{theirs}}; {more}."),
         Rule(
