@@ -162,8 +162,8 @@ def worse_by(model: str) -> Rule:
         ours=QualityLoss("muse"),
         settles="sound",
         better="less",
-        reason="Trained on equal tokens of text, each at the best rate tried of it, its perplexity differs from baseline's by "
-        "{sound}.",
+        reason="Trained on equal tokens of text, each at the best rate tried of it, its perplexity differs by {sound} "
+        "from baseline's.",
     )
 
 
