@@ -8,7 +8,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -231,6 +231,12 @@ class RunFile:
 def join_commands(commands: Iterable[str | None]) -> str | None:
     """The commands that made what is shown as one, each once."""
     return JOINT.join(dict.fromkeys(command for command in commands if command)) or None
+
+
+def join_environments(environments: Sequence[Environment]) -> Environment:
+    """The first of those that are shown as one, with the commits of all of them."""
+    commits = dict.fromkeys(one.commit for one in environments if one.commit)
+    return dataclasses.replace(environments[0], commit=", ".join(commits) or None)
 
 
 def read_run_file(path: Path) -> RunFile:

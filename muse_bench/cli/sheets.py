@@ -17,7 +17,7 @@ from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.models.variants import learns_as
 from muse_bench.quality.record import QualityRun, read_quality_file
-from muse_bench.record import Record, RunFile, join_commands, read_run_file
+from muse_bench.record import Record, RunFile, join_commands, join_environments, read_run_file
 from muse_bench.report import Format, formats
 from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
 
@@ -66,7 +66,9 @@ def joined(runs: Sequence[RunFile], paths: Sequence[Path]) -> RunFile:
         if _source(run) != _source(first):
             raise UsageError(f"{path}: another GPU, PyTorch or backend than in {paths[0]}: show each by itself")
     records = tuple(record for run in runs for record in run.records)
-    return dataclasses.replace(first, records=records, command=join_commands(run.command for run in runs))
+    environment = join_environments([run.environment for run in runs])
+    command = join_commands(run.command for run in runs)
+    return dataclasses.replace(first, environment=environment, records=records, command=command)
 
 
 def _source(run: RunFile) -> tuple[str | None, str | None, set[str]]:

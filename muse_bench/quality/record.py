@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from muse_bench.errors import UsageError
-from muse_bench.record import SCHEMA_VERSION, Environment, join_commands, read_head
+from muse_bench.record import SCHEMA_VERSION, Environment, join_commands, join_environments, read_head
 from muse_bench.schema import check_values, is_size, known_fields, listed, read_json
 
 Stage = Literal["sweep", "final"]
@@ -182,4 +182,6 @@ def merged(runs: Sequence[QualityRun]) -> list[QualityRun]:
 
 def _one(runs: Sequence[QualityRun]) -> QualityRun:
     rows = {row.identity: row for run in runs for row in run.rows}
-    return dataclasses.replace(runs[0], rows=tuple(rows.values()), command=join_commands(run.command for run in runs))
+    environment = join_environments([run.environment for run in runs])
+    command = join_commands(run.command for run in runs)
+    return dataclasses.replace(runs[0], environment=environment, rows=tuple(rows.values()), command=command)

@@ -54,6 +54,7 @@ def case_name(record: Record) -> str:
 
 def _summary(pairs: Sequence[Pair], runs: Sequence[RunFile]) -> Sheet:
     releases = sorted({f"torch {run.environment.torch}" for run in runs})
+    commits = ", ".join(dict.fromkeys(run.environment.commit for run in runs if run.environment.commit))
     rows = [
         (part, NAMES[figure], *_summary_cells(summary), f"{summary.worst_under_estimate:.2%}")
         for part, group in by_part(pairs).items()
@@ -71,6 +72,7 @@ def _summary(pairs: Sequence[Pair], runs: Sequence[RunFile]) -> Sheet:
             "No rule of prediction was changed for a held-out case; other: not in the matrix.",
             f"{plain('; '.join(releases))}."
             + (" Releases differ in what they keep for cuBLAS, by a few MiB." if len(releases) > 1 else ""),
+            *([plain(f"Commits: {commits}.")] if commits else []),
         ),
     )
 

@@ -133,8 +133,9 @@ def _rates(run: KernelRun) -> str:
         f"{name} {getattr(rates, f'{name}_operations_per_second') / 1e12:,.0f}" for name in ("bf16", "fp16", "fp32")
     )
     card = f"{environment.gpu or 'unknown GPU'}: copies {rates.copy_bytes_per_second / 1e12:.2f} TB/s"
+    commit = f", commit {environment.commit}" if environment.commit else ""
     return plain(
-        f"{card}, products {products} TFLOP/s; muse-bench {environment.muse_bench}, torch {environment.torch}, "
+        f"{card}, products {products} TFLOP/s; muse-bench {environment.muse_bench}{commit}, torch {environment.torch}, "
         f"triton {environment.triton}."
     )
 

@@ -208,7 +208,8 @@ def _text(run: QualityRun) -> str:
 def _software(run: QualityRun) -> str:
     environment = run.environment
     card = environment.gpu or "no GPU"
-    return plain(f"{card}; muse-bench {environment.muse_bench}, torch {environment.torch}.")
+    commit = f", commit {environment.commit}" if environment.commit else ""
+    return plain(f"{card}; muse-bench {environment.muse_bench}{commit}, torch {environment.torch}.")
 
 
 def _flat(row: QualityRow) -> dict[str, Any]:

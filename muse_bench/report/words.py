@@ -162,9 +162,14 @@ def protocol(run: RunFile) -> str:
 
 
 def software(run: RunFile) -> str:
-    """The versions that made the run."""
+    """The versions that made the run, and the commits."""
     environment = run.environment
-    names = (("muse-bench", environment.muse_bench), ("torch", environment.torch), ("CUDA", environment.cuda))
+    names = (
+        ("muse-bench", environment.muse_bench),
+        ("commit", environment.commit),
+        ("torch", environment.torch),
+        ("CUDA", environment.cuda),
+    )
     return plain(", ".join(f"{name} {version}" for name, version in names if version))
 
 
