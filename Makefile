@@ -23,13 +23,14 @@ STREAMED := $(foreach file,$(wildcard reports/h200/predicted/streamed-*.json),$(
 FLOORS := $(wildcard reports/h200/ref-train-off.json reports/h200/ref-forward-backward-off.json reports/h200/ref-inference-last-off.json)
 SHOWN := ref-train-off large-train-off ref-inference-last-off ref-forward-backward-off streamed-100b
 
-.PHONY: help setup compare test lint format bench reports rendered clean
+.PHONY: help setup compare test lint format bench reports rendered docs clean
 
 help:
 	@echo "make compare   set up, then compare the models (ARGS='--vocab 10000 --d-model 512' changes the sizes)"
 	@echo "make test      set up, then run the tests"
 	@echo "make lint      set up, then ruff, mypy and import-linter"
 	@echo "make reports   render reports/ and the tables of the README from the records"
+	@echo "make docs      build the documentation into site/, every link checked"
 	@echo "make format    format the code"
 	@echo "make clean     remove the virtual environment and caches"
 
@@ -38,7 +39,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): a few minutes the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,lint,docs]'
 	@touch $(STAMP)
 
 compare: setup
@@ -52,6 +53,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
 
 format: setup
 	$(BIN)/ruff check --fix .
