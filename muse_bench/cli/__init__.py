@@ -50,7 +50,7 @@ COMMANDS = (
     doctor,
 )
 
-app = typer.Typer(name="muse-bench", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(name="muse-bench", pretty_exceptions_enable=False, rich_markup_mode="rich")
 for _command in COMMANDS:
     app.command()(flattened(_command))
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from muse_bench.cli import completion
 from muse_bench.config import Backend as BackendName
 from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace, choices
 
@@ -22,10 +23,17 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A preset, a variant such as ultra+mixer_rank=16, package.module:factory or file.py:factory.",
+        autocompletion=completion.models,
     ),
 ]
 Models = Annotated[
-    str, typer.Option(metavar="A,B", help="The models: presets, variants or factories.", rich_help_panel=MODEL)
+    str,
+    typer.Option(
+        metavar="A,B",
+        help="The models: presets, variants or factories.",
+        autocompletion=completion.models,
+        rich_help_panel=MODEL,
+    ),
 ]
 Baseline = Annotated[
     str | None,
@@ -240,6 +248,7 @@ class RunOptions:
             metavar="NAME",
             help="Predict for this GPU, such as rtx-3080, or auto for the one here, rather than measure.",
             show_default="rtx-4060 when predicting",
+            autocompletion=completion.gpus,
             rich_help_panel=RUNNING,
         ),
     ] = None
