@@ -63,7 +63,7 @@ def answer(claim: Claim, rule: Rule, evidence: Evidence) -> Answer:
         protocol=rule.protocol,
         **found,
         verdict=verdict,
-        reason=_missing(rule) if missing else _reason(rule, claim, found),
+        reason=_missing(rule, evidence) if missing else _reason(rule, claim, found),
     )
 
 
@@ -86,10 +86,11 @@ def _reason(rule: Rule, claim: Claim, found: dict[str, Found | None]) -> str:
     return rule.reason.format(**{side: "unknown here" if text == "-" else text for side, text in texts.items()})
 
 
-def _missing(rule: Rule) -> str:
+def _missing(rule: Rule, evidence: Evidence) -> str:
     """What would settle it."""
     figure = {"theirs": rule.theirs, "sound": rule.sound, "ours": rule.ours}[rule.settles]
-    if isinstance(figure, QualityLoss):
+    losses = [one for one in _with_inside(figure) if isinstance(one, QualityLoss)]
+    if any(loss.find(evidence, rule.settles) is None for loss in losses):
         return "No saved training of both models: name one with --records, or train with --run-training."
     if getattr(figure, "timed", False):
         return "No saved times on a GPU: name records with --records, or run this on one."
@@ -97,14 +98,12 @@ def _missing(rule: Rule) -> str:
 
 
 def _figures(rule: Rule) -> list[Figure]:
-    found: list[Figure] = []
-    for figure in (rule.theirs, rule.sound, rule.ours):
-        if figure is not None:
-            found += [figure, *_inside(figure)]
-    return found
+    return [one for figure in (rule.theirs, rule.sound, rule.ours) for one in _with_inside(figure)]
 
 
-def _inside(figure: Figure) -> list[Figure]:
-    """A figure's own figures, such as the quality behind what is possible."""
+def _with_inside(figure: Figure | None) -> list[Figure]:
+    """A figure and its own figures, such as the quality behind what is possible."""
+    if figure is None:
+        return []
     values = (getattr(figure, name) for name in getattr(type(figure), "__slots__", ()))
-    return [value for value in values if isinstance(value, Figure)]
+    return [figure, *(value for value in values if isinstance(value, Figure))]

@@ -100,5 +100,5 @@ def _margin(rule: Rule, claim: Claim, value: float) -> float:
         return EXPONENT
     if claim.unit == "x":
         return 0.0
-    decimals = len(claim.claimed.partition(".")[2])
+    decimals = len(claim.claimed.rpartition("-")[2].partition(".")[2])
     return max(abs(value) * rule.relative, 0.5 * 10.0**-decimals)
