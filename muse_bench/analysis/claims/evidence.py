@@ -57,12 +57,12 @@ class Evidence:
         return max(found)[1] if found else None
 
     def streamed(self) -> Record | None:
-        """The largest model with weights in host memory that was trained and measured."""
+        """The largest model with weights in host memory that was trained within its budget, and measured."""
         trained = [
             record
             for run in self.saved
             for record in run.records
-            if record.status == "ok" and record.mode == "train" and record.model == "streamed"
+            if (record.status, record.mode, record.model, record.verdict) == ("ok", "train", "streamed", "PASS")
         ]
         return max(trained, key=lambda record: record.parameters or 0, default=None)
 

@@ -31,6 +31,8 @@ class Question:
         if asked != (record.model, record.batch, record.seq, record.mode, record.logits):
             return False
         preset = None if ":" in self.model else find_model(self.model)
+        if record.dtype != ("fp32" if preset is None else preset.dtype) or record.autocast is not None:
+            return False
         if preset is None:
             return True
         micro_batch = preset.micro_batch if self.micro_batch is None else self.micro_batch
