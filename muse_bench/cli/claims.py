@@ -102,8 +102,6 @@ def claims(
     chosen = choose_claims(read_claims(), only)
     measured, trained = _read_saved(records)
     floors = tuple(map(floor_of, reported_cases(), weigh_cases(reported_cases())))
-    if run_training:
-        trained = (*trained, *_train(chosen, Evidence(run=_empty(), trained=trained)))
 
     def answered(run: RunFile, some: Sequence[Claim] = chosen) -> list[Answer]:
         evidence = Evidence(run, measured, trained, (floors[0], floors[1]), _workspace_bytes(run.environment))
@@ -117,6 +115,11 @@ def claims(
         Format("csv", ".csv", False, lambda run: render_csv(answered(run))),
         Format("json", ".json", False, lambda run: render_json(answered(run), run)),
     ]
+    Outputs(options.output or (), formats)  # refuses what cannot be written before anything is trained or run
+    if into is not None:
+        embedded(into, "claims", "")
+    if run_training:
+        trained = (*trained, *_train(chosen, Evidence(run=_empty(), trained=trained)))
 
     def show(run: RunFile) -> RenderableType:
         return render_terminal(*sheets(answered(run), run, wide=False))

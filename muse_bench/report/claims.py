@@ -28,7 +28,7 @@ def summary(answers: Sequence[Answer], run: RunFile) -> Sheet:
     """How many claims got which verdict, with its criterion."""
     counts = Counter(one.verdict for one in answers)
     return Sheet(
-        title=f"{len(answers)} claims of two reports, settled",
+        title=f"{len(answers)} claim{'s' if len(answers) > 1 else ''} of two reports, settled",
         headings=("verdict", "criterion", "claims"),
         rows=[(verdict, CRITERIA[verdict], str(counts[verdict])) for verdict in VERDICTS if counts[verdict]],
         labels=2,
