@@ -165,7 +165,7 @@ def test_a_case_that_ran_out_of_memory_settles_nothing_and_is_said(call, runner,
 
 
 @pytest.mark.usefixtures("counted", "no_gpu")
-def test_the_headline_stands_between_the_markers_of_a_file(call, empty, tmp_path, capsys):
+def test_the_headline_stands_between_the_markers_of_a_file(call, empty, tmp_path):
     """A README overwritten around its markers, or the claims chosen shown in place of the headline."""
     markers = [f"<!-- muse-bench: {word} claims -->" for word in ("begin", "end")]
     (tmp_path / "a.md").write_text(f"before\n{markers[0]}\nold\n{markers[1]}\nafter\n")
@@ -177,6 +177,24 @@ def test_the_headline_stands_between_the_markers_of_a_file(call, empty, tmp_path
     assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith(("| F", "| E"))] == (
         ["F01", "F02", "F16", "F19", "F33", "F39", "F48", "F57", "F68", "F70", "E03", "E20", "E35", "E36", "E37"]
     )
-    (tmp_path / "b.md").write_text("no markers\n")
-    assert call("claims", "--only", "E01", "--records", str(empty), "--into", "b.md") == 2
-    assert "has no lines" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--output", "a.txt"], "a.txt"),
+        (["--output", "none/a.md"], "cannot be written"),
+        (["--into", "a.md"], "has no lines '<!-- muse-bench: begin claims -->'"),
+        (["--into", "none.md"], "none.md: cannot be read"),
+    ],
+)
+@pytest.mark.usefixtures("counted", "no_gpu")
+def test_what_cannot_be_written_is_refused_before_anything_runs(
+    call, runner, empty, tmp_path, monkeypatch, capsys, arguments, said
+):
+    """Hours of training, or all cases, before a slip in the name of a file is found."""
+    monkeypatch.setattr(importlib.import_module("muse_bench.cli.claims"), "_train", lambda *_: pytest.fail("trained"))
+    (tmp_path / "a.md").write_text("no markers\n")
+    assert call("claims", "--only", "F16,F19", "--records", str(empty), "--run-training", *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert runner.made == []

@@ -119,7 +119,9 @@ def test_the_summary_counts_each_verdict_that_there_is(answers, run):
     assert [(verdict, count) for verdict, _, count in summary.rows] == [
         (verdict, "2" if verdict == "reproduced with a caveat" else "1") for verdict in VERDICTS
     ]
-    assert [row[0] for row in sheets(answers[:1], run, wide=False)[0].rows] == ["reproduced with a caveat"]
+    alone = sheets(answers[:1], run, wide=False)[0]
+    assert [row[0] for row in alone.rows] == ["reproduced with a caveat"]
+    assert (alone.title, summary.title[:9]) == ("1 claim of two reports, settled", "6 claims ")
 
 
 def test_a_table_for_each_place_names_the_claims_of_each_protocol(answers, run):
