@@ -90,14 +90,15 @@ def test_before_a_step_there_are_parameters_and_workspaces(question, answer_to, 
 def test_what_a_part_holds_by_module_and_by_category(question, answer_to, known):
     """A layer missed since it is the first or the last of a path, or one whose name another only begins with."""
     held = Ledger(parameters=MIB, gradients=2 * MIB, activations_saved=4 * MIB)
-    names = ("embedding", "blocks.0.mixer", "blocks.1.mixer.out", "blocks.0.mixers", "head")
+    names = ("embedding", "blocks.0.mixer", "blocks.1.mixer.out", "blocks.0.mixers", "ffn.up")
     rows = tuple(ModuleRow(module=name, ledger=held) for name in names)
     evidence = known(answer_to(question, modules=rows, **holding(40)))
     assert value(Part(question, "embedding.", ("parameters", "gradients")), evidence) == 3.0
     assert value(Part(question, ".mixer.", ("parameters", "gradients")), evidence) == 6.0
     assert value(Part(question, ".mixer.", ("activations_saved",)), evidence) == 8.0
     assert value(Part(question, "", ("parameters", "workspace")), evidence) == 18.0
-    assert value(Part(question, ".ffn.", ("parameters",)), evidence) is None
+    assert value(Part(question, ".ffn.", ("parameters",)), evidence) == 1.0
+    assert value(Part(question, ".norm.", ("parameters",)), evidence) is None
     assert value(Part(question, "", ("parameters",)), known(answer_to(question, ledger=None))) is None
 
 
