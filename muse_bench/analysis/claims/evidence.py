@@ -10,6 +10,7 @@ from muse_bench.analysis.floor import Floor
 from muse_bench.analysis.quality import Comparison, compare_quality
 from muse_bench.quality.record import QualityRun, merged
 from muse_bench.record import Record, RunFile
+from muse_bench.units import GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,13 @@ class Evidence:
         return max(found)[1] if found else None
 
     def streamed(self) -> Record | None:
-        """The largest model with weights in host memory that was trained within its budget, and measured."""
+        """The largest model with weights in host memory that was trained within 8 GiB, and measured."""
         trained = [
             record
             for run in self.saved
             for record in run.records
             if (record.status, record.mode, record.model, record.verdict) == ("ok", "train", "streamed", "PASS")
+            and (record.budget_bytes or 0) <= 8 * GIB
         ]
         return max(trained, key=lambda record: record.parameters or 0, default=None)
 

@@ -184,7 +184,7 @@ class Slowdown(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Fits(Recorded):
-    """The verdict for 8 GiB less a tenth."""
+    """The verdict for 8 GiB less a tenth, where it is clear."""
 
     question: Question
 
@@ -193,7 +193,8 @@ class Fits(Recorded):
         return (self.question,)
 
     def of(self, rows: Rows, evidence: Evidence) -> str | None:
-        return rows.records[0].verdict
+        verdict = rows.records[0].verdict
+        return None if verdict == "INCONCLUSIVE" else verdict
 
 
 @dataclass(frozen=True, slots=True)
