@@ -14,14 +14,16 @@ from muse_bench.report import Format, Run, document, format_of
 class Outputs(Generic[Run]):
     """The files that a run's records go to, each in the format of `choices` that its suffix picks.
 
-    Raises: UsageError, on creation, for a suffix that no format has and for a place that cannot be written.
+    Raises: UsageError, on creation, for a suffix that no format has, for one whose renderer is not installed, and for a
+    place that cannot be written.
     """
 
     def __init__(self, paths: Sequence[Path], choices: Iterable[Format[Run]]) -> None:
         known = tuple(choices)
         self._files = [(path, format_of(path, known)) for path in paths]
-        for path in paths:
-            _check_writable(path)
+        for path, known_format in self._files:
+            known_format.check()
+            check_writable(path)
 
     def save(self, run: Run) -> None:
         """Writes the record files alone, so that finished cases are on disk whatever comes next."""
@@ -36,7 +38,7 @@ class Outputs(Generic[Run]):
             write_whole(path, text)
 
 
-def _check_writable(path: Path) -> None:
+def check_writable(path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path}: cannot be written: it is a folder")
     if path.exists() and not os.access(path, os.W_OK):

@@ -1,5 +1,6 @@
 """The report formats: each module here with a `SUFFIX` renders a run as text. Adding a format is adding its file."""
 
+import dataclasses
 import functools
 import importlib
 import pkgutil
@@ -18,13 +19,15 @@ Run = TypeVar("Run")
 class Format(Generic[Run]):
     """One way to write a run: its name, the suffix of its files, its renderer.
 
-    `sections` says whether the texts of several runs may follow one another in one document.
+    `sections` says whether the texts of several runs may follow one another in one document. `check` raises a
+    UsageError where something that the renderer needs is not installed.
     """
 
     name: str
     suffix: str
     sections: bool
     render: Callable[[Run], str]
+    check: Callable[[], None] = lambda: None
 
 
 @functools.cache
@@ -35,7 +38,8 @@ def formats() -> Mapping[str, Format[RunFile]]:
         module = importlib.import_module(f"{__name__}.{module_info.name}")
         if hasattr(module, "SUFFIX"):
             sections = getattr(module, "SECTIONS", False)
-            found[module_info.name] = Format(module_info.name, module.SUFFIX, sections, module.render)
+            known = Format(module_info.name, module.SUFFIX, sections, module.render)
+            found[known.name] = dataclasses.replace(known, check=module.check) if hasattr(module, "check") else known
     return found
 
 

@@ -1,0 +1,98 @@
+"""A run as one HTML file: who takes how much, over one step, by module, with the tables of the same numbers."""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+
+from muse_bench.analysis.modules import collapse_blocks
+from muse_bench.errors import UsageError
+from muse_bench.record import LEDGER_FIELDS, Ledger, Record, RunFile
+from muse_bench.report import columns, words
+from muse_bench.report.page import Facts, Part, page
+from muse_bench.report.sheet import Sheet
+from muse_bench.units import format_mib
+
+SUFFIX = ".html"
+EXTRA = ("altair", "vl_convert")
+
+
+def check(what: str = "HTML") -> None:
+    """Raises: UsageError where what draws the charts is not installed."""
+    if any(importlib.util.find_spec(name) is None for name in EXTRA):
+        raise UsageError(f"{what} needs altair: pip install 'muse-bench[html]'")
+
+
+def render(run: RunFile) -> str:
+    """The run as a document."""
+    return page(f"Peak GPU memory, {words.origin(run)}", facts(run), list(_parts(run)), run.command)
+
+
+def facts(run: RunFile) -> Facts:
+    """What a reader must know of a run before its figures."""
+    environment, records = run.environment, run.records
+    return (
+        ("figures", words.origin(run)),
+        ("protocol", words.protocol(run)),
+        ("GPU", environment.gpu or ""),
+        ("software", words.software(run)),
+        ("commit", environment.commit or ""),
+        ("reduction against", ", ".join(sorted({one.reduction_against for one in records if one.reduction_against}))),
+        ("verdict", words.limit_text(records).removeprefix("Verdict: ").rstrip(".")),
+    )
+
+
+def _parts(run: RunFile) -> Iterator[Part]:
+    from muse_bench.report.charts import records as charts  # altair is slow to import
+
+    labels = charts.labels(run.records)
+    yield Part("What holds each peak", charts.comparison(run.records), _ledgers(run.records, labels))
+    for record, label in zip(run.records, labels, strict=True):
+        if record.timeline:
+            picture = charts.step(record, label)
+            yield Part(picture.title, picture, _moments(record), folded=True)
+        if record.modules:
+            picture = charts.modules(record, label)
+            yield Part(picture.title, picture, _modules(record), folded=True)
+    yield Part("All figures", sheet=_all(run.records))
+
+
+def _ledgers(records: Sequence[Record], labels: Sequence[str]) -> Sheet:
+    shown = [part for part in LEDGER_FIELDS if any(one.ledger and getattr(one.ledger, part) for one in records)]
+    rows = []
+    for record, label in zip(records, labels, strict=True):
+        held = ["-"] * len(shown) if record.ledger is None else _sizes(record.ledger, shown)
+        rows.append((label, columns.PEAK.text(record), words.percent_text(record.reduction), *held))
+    headings = ("case", "peak", "reduction", *(words.CATEGORIES[part] for part in shown))
+    return Sheet("What holds each peak", headings, rows, notes=words.failures(records))
+
+
+def _moments(record: Record) -> Sheet:
+    shown = [part for part in LEDGER_FIELDS if any(getattr(point.ledger, part) for point in record.timeline)]
+    rows = [
+        (point.phase, str(number), format_mib(point.ledger.total), *_sizes(point.ledger, shown))
+        for number, point in enumerate(record.timeline, 1)
+    ]
+    headings = ("phase", "moment", "allocated", *(words.CATEGORIES[part] for part in shown))
+    return Sheet("The same as a table, MiB", headings, rows)
+
+
+def _modules(record: Record) -> Sheet:
+    rows = collapse_blocks(record.modules)
+    shown = [part for part in LEDGER_FIELDS if any(getattr(row.ledger, part) for row in rows)]
+    cells = [(row.module, format_mib(row.ledger.total), *_sizes(row.ledger, shown)) for row in rows]
+    headings = ("module", "total", *(words.CATEGORIES[part] for part in shown))
+    return Sheet("The same as a table, MiB", headings, cells)
+
+
+def _sizes(ledger: Ledger, parts: Sequence[str]) -> Iterator[str]:
+    return (format_mib(getattr(ledger, part)) for part in parts)
+
+
+def _all(records: Sequence[Record]) -> Sheet:
+    shown = sorted(columns.with_protocol(columns.FULL, records), key=lambda column: not column.left)
+    return Sheet(
+        title="All figures, sizes in MiB",
+        headings=[columns.one_line(column.heading) for column in shown],
+        rows=[[column.text(record) for column in shown] for record in records],
+        labels=sum(column.left for column in shown),
+        notes=(columns.meanings(shown), *words.peculiarities(records), *words.notes(records)),
+    )
