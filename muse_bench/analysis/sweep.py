@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from muse_bench.record import Record
 
@@ -35,14 +36,33 @@ def state_of(record: Record) -> float | None:
     return record.state_per_sequence_bytes if record.status == "ok" else None
 
 
+@dataclass(frozen=True, slots=True)
+class PowerLaw:
+    """c x^p; `offset` is the logarithm of c, and `exponent` is p."""
+
+    offset: float
+    exponent: float
+
+    def at(self, x: float) -> float:
+        """The logarithm of the law's value."""
+        return self.offset + self.exponent * math.log(x)
+
+
 def exponent(points: Mapping[int, float]) -> float | None:
-    """p of the power law c x^p that fits the points best in the logarithms; None for fewer than two."""
+    """p of the power law that fits the points best; None for fewer than two."""
+    law = power_law(points)
+    return None if law is None else law.exponent
+
+
+def power_law(points: Mapping[int, float]) -> PowerLaw | None:
+    """The power law that fits the points best in the logarithms; None for fewer than two."""
     pairs = [(math.log(x), math.log(y)) for x, y in points.items() if x > 0 and y > 0]
     if len(pairs) < 2:
         return None
     mean_x, mean_y = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
     spread = sum((x - mean_x) ** 2 for x, _ in pairs)
-    return float(sum((x - mean_x) * (y - mean_y) for x, y in pairs) / spread)
+    slope = float(sum((x - mean_x) * (y - mean_y) for x, y in pairs) / spread)
+    return PowerLaw(mean_y - slope * mean_x, slope)
 
 
 def along(records: Sequence[Record], param: str, figure: Figure) -> dict[str, dict[int, float]]:

@@ -11,7 +11,15 @@ from muse_bench.cli.sheets import Names, Quality, distinct, read_quality, run_sh
 from muse_bench.models.ablation import route
 from muse_bench.record import RunFile
 from muse_bench.report.ablation import sheets
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.sheet import Sheet
+
+
+def pictures(run: RunFile) -> list[Picture]:
+    """The waterfall; altair is slow to import."""
+    from muse_bench.report.charts import ablation
+
+    return ablation.pictures(run)
 
 
 def ablate(
@@ -44,7 +52,7 @@ def ablate(
       muse-bench ablate --from tuned --to muse --gpu rtx-4060 --output steps.md
       muse-bench quality --models "$(muse-bench ablate --names)" --output q.json
       muse-bench ablate --quality q.json --output steps.json
-      muse-bench ablate --records steps.json --quality q.json
+      muse-bench ablate --records steps.json --quality q.json --output steps.html
     """
     runs = read_quality(quality)
 
@@ -52,10 +60,10 @@ def ablate(
         return sheets(run, runs)
 
     if saved is not None:
-        return show_saved([saved], draw, options.output, runs)
+        return show_saved([saved], draw, options.output, runs, pictures)
     models = route(source, target)
     if names:
         typer.echo(distinct(models))
         return 0
 
-    return run_shown(build_cases(models, sizes, protocol, budget), backend, options, draw, models[0])
+    return run_shown(build_cases(models, sizes, protocol, budget), backend, options, draw, models[0], pictures)

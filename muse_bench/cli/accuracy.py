@@ -1,5 +1,6 @@
 """`muse-bench accuracy`: predictions beside measurements of the same cases."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,15 +9,17 @@ import typer
 from muse_bench.analysis.accuracy import pair_up
 from muse_bench.cli import console
 from muse_bench.errors import ExitCode, UsageError
-from muse_bench.record import read_run_file, write_whole
+from muse_bench.record import RunFile, join_commands, read_run_file, write_whole
+from muse_bench.report import html, words
 from muse_bench.report.accuracy import accuracy_sheets
-from muse_bench.report.sheet import render_markdown, render_terminal
+from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
 
 
 def accuracy(
     records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Measured and predicted record files.")],
-    markdown: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the tables here, as Markdown.")
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the tables here: .md, or .html with charts."),
     ] = None,
 ) -> int:
     """Show how far predictions are from measurements of the same cases.
@@ -28,15 +31,25 @@ def accuracy(
     \b
     Examples:
       muse-bench accuracy measured.json predicted.json
-      muse-bench accuracy reports/h200/calibration-*.json --output accuracy.md
+      muse-bench accuracy reports/h200/calibration-*.json --output accuracy.html
     """
-    if markdown is not None and markdown.suffix != ".md":
-        raise UsageError(f"{markdown}: unknown suffix '{markdown.suffix}': use .md")
+    if output is not None and output.suffix not in (".md", html.SUFFIX):
+        raise UsageError(f"{output}: unknown suffix '{output.suffix}': use .md or {html.SUFFIX}")
+    if output is not None and output.suffix == html.SUFFIX:
+        html.check()
     runs = [read_run_file(path) for path in records]
     if not pair_up(record for run in runs for record in run.records):
         raise UsageError("no case is both measured and predicted for the same GPU in these files")
     sheets = accuracy_sheets(runs)
-    if markdown is not None:
-        write_whole(markdown, render_markdown(*sheets))
+    if output is not None:
+        write_whole(output, _page(runs, sheets) if output.suffix == html.SUFFIX else render_markdown(*sheets))
     console.stdout().print(render_terminal(*sheets))
     return ExitCode.OK
+
+
+def _page(runs: Sequence[RunFile], sheets: Sequence[Sheet]) -> str:
+    from muse_bench.report.charts import accuracy as charts  # altair is slow to import
+
+    command = join_commands(run.command for run in runs)
+    software = "; ".join(dict.fromkeys(map(words.software, runs)))
+    return html.render_sheets(sheets[0].title, (("software", software),), sheets, charts.pictures(runs), command)

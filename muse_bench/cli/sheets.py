@@ -18,10 +18,12 @@ from muse_bench.errors import ExitCode, UsageError
 from muse_bench.models.variants import learns_as
 from muse_bench.quality.record import QualityRun, read_quality_file
 from muse_bench.record import Record, RunFile, join_commands, join_environments, read_run_file
-from muse_bench.report import Format, formats
+from muse_bench.report import Format, formats, html
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
 
 Draw = Callable[[RunFile], Sequence[Sheet]]
+Draws = Callable[[RunFile], Sequence[Picture]]
 Quality = Annotated[
     list[Path] | None,
     typer.Option(
@@ -37,22 +39,45 @@ def distinct(models: Sequence[str]) -> str:
     return ",".join(name for name in models if kinds[learns_as(name)] == name)
 
 
-def sheet_formats(draw: Draw, beside: Sequence[QualityRun] = ()) -> list[Format[RunFile]]:
-    """The formats of a run, with the sheets for Markdown; `beside` are the runs of quality that the sheets show too."""
-    others = [one.command for one in beside]
+def no_pictures(_: RunFile) -> Sequence[Picture]:
+    """What a command shows that has no chart."""
+    return ()
+
+
+def sheet_formats(
+    draw: Draw, beside: Sequence[QualityRun] = (), pictures: Draws = no_pictures
+) -> list[Format[RunFile]]:
+    """The formats of a run, with the sheets for Markdown and HTML, and the pictures for HTML.
+
+    `beside` are the runs of quality that the sheets show too.
+    """
+
+    def commands(run: RunFile) -> str | None:
+        return join_commands([run.command, *(one.command for one in beside)])
 
     def markdown(run: RunFile) -> str:
-        return render_markdown(*draw(run), command=join_commands([run.command, *others]))
+        return render_markdown(*draw(run), command=commands(run))
 
-    ours: Format[RunFile] = Format("markdown", ".md", True, markdown)
-    return [*{**formats(), ours.name: ours}.values()]
+    def page(run: RunFile) -> str:
+        sheets = draw(run)
+        return html.render_sheets(sheets[0].title, html.facts(run), sheets, pictures(run), commands(run))
+
+    ours: tuple[Format[RunFile], ...] = (
+        Format("markdown", ".md", True, markdown),
+        Format("html", html.SUFFIX, False, page, html.check),
+    )
+    return [*{**formats(), **{one.name: one for one in ours}}.values()]
 
 
 def show_saved(
-    paths: Sequence[Path], draw: Draw, output: Sequence[Path] | None, beside: Sequence[QualityRun] = ()
+    paths: Sequence[Path],
+    draw: Draw,
+    output: Sequence[Path] | None,
+    beside: Sequence[QualityRun] = (),
+    pictures: Draws = no_pictures,
 ) -> ExitCode:
     """Shows and writes saved runs as one. Raises: UsageError when one cannot be read, holds nothing or differs."""
-    outputs = Outputs(output or (), sheet_formats(draw, beside))
+    outputs = Outputs(output or (), sheet_formats(draw, beside, pictures))
     run = joined([_not_empty(path) for path in paths], paths)
     outputs.write(run)
     console.stdout().print(render_terminal(*draw(run)))
@@ -83,7 +108,12 @@ def _not_empty(path: Path) -> RunFile:
 
 
 def run_shown(
-    cases: Sequence[Case], backend: Backend, options: RunOptions, draw: Draw, baseline: str | None = None
+    cases: Sequence[Case],
+    backend: Backend,
+    options: RunOptions,
+    draw: Draw,
+    baseline: str | None = None,
+    pictures: Draws = no_pictures,
 ) -> ExitCode:
     """Runs the cases, with reductions against the baseline if there is one, and shows and writes their sheets."""
 
@@ -97,7 +127,7 @@ def run_shown(
         options,
         finish=finish,
         show=lambda run: render_terminal(*draw(run)),
-        written=sheet_formats(draw),
+        written=sheet_formats(draw, pictures=pictures),
     )
     return case_status(run)
 

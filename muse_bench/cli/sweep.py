@@ -21,6 +21,7 @@ from muse_bench.cli.options import (
 from muse_bench.cli.sheets import run_shown, show_saved
 from muse_bench.errors import UsageError
 from muse_bench.record import RunFile
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.sheet import Sheet
 from muse_bench.report.sweep import sheets
 from muse_bench.units import parse_count
@@ -64,7 +65,7 @@ def sweep(
       muse-bench sweep --param seq --values 512..131072 --models tuned,ultra
       muse-bench sweep --param batch --values 1,2,4 --gpu rtx-4060 --output batch.md
       muse-bench sweep --mode decode --values 512..65536 --models baseline,muse
-      muse-bench sweep --from sweep.json --fit-from 4096
+      muse-bench sweep --from sweep.json --fit-from 4096 --output sweep.html
     """
     if param not in PARAMS:
         raise UsageError(f"--param '{param}' is unknown: choose from {', '.join(PARAMS)}")
@@ -74,8 +75,13 @@ def sweep(
     def draw(run: RunFile) -> list[Sheet]:
         return sheets(run, param, first)
 
+    def pictures(run: RunFile) -> list[Picture]:
+        from muse_bench.report.charts import sweep as charts  # altair is slow to import
+
+        return charts.pictures(run, param, first)
+
     if saved:
-        return show_saved(saved, draw, options.output)
+        return show_saved(saved, draw, options.output, pictures=pictures)
     names = split_models(models)
     if param in ("layers", "d-model", "vocab") and any(":" in name for name in names):
         raise UsageError(f"--param {param} is for presets: a model of your own keeps its sizes; use seq or batch")
@@ -84,7 +90,7 @@ def sweep(
         for value in wanted
         for case in build_cases(names, dataclasses.replace(sizes, **{FIELDS[param]: value}), protocol, budget)
     ]
-    return run_shown(cases, backend, options, draw)
+    return run_shown(cases, backend, options, draw, pictures=pictures)
 
 
 def parse_values(text: str) -> list[int]:

@@ -139,7 +139,7 @@ def _case_row(pair: Pair) -> tuple[str, ...]:
     record = pair.measured
     return (
         part_of(record),
-        _case(record),
+        case_text(record),
         format_mib(record.peak_allocated_bytes),
         format_mib(pair.predicted.peak_allocated_bytes),
         *(_percent(pair.error(figure)) for figure in FIGURES),
@@ -152,14 +152,15 @@ def _predictions(records: Sequence[Record]) -> Sheet:
         title=f"Predicted for {_gpus(predicted)}, in MiB",
         headings=("part", "case", *(NAMES[figure] for figure in FIGURES)),
         rows=[
-            (part_of(one), _case(one), *(format_mib(getattr(one, figure)) for figure in FIGURES)) for one in predicted
+            (part_of(one), case_text(one), *(format_mib(getattr(one, figure)) for figure in FIGURES))
+            for one in predicted
         ],
         labels=2,
         notes=(SIZES, *_failures(records)),
     )
 
 
-def _case(record: Record) -> str:
+def case_text(record: Record) -> str:
     """The whole case in one text."""
     optimizer = f" {record.optimizer}" if record.optimizer else ""
     workspace = " workspace off" if record.workspace_setting == "off" else ""
@@ -172,7 +173,7 @@ def _failures(records: Iterable[Record]) -> Iterator[str]:
         if record.status != "ok":
             what = "measurement" if record.provenance == "measured" else "prediction"
             reason = f": {record.reason}" if record.reason else ""
-            yield plain(f"{_case(record)}: the {what} {ENDINGS[record.status]}{reason}")
+            yield plain(f"{case_text(record)}: the {what} {ENDINGS[record.status]}{reason}")
 
 
 def _gpus(records: Iterable[Record]) -> str:

@@ -7,6 +7,7 @@ from muse_bench.analysis.modules import collapse_blocks
 from muse_bench.errors import UsageError
 from muse_bench.record import LEDGER_FIELDS, Ledger, Record, RunFile
 from muse_bench.report import columns, words
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.page import Facts, Part, page
 from muse_bench.report.sheet import Sheet
 from muse_bench.units import format_mib
@@ -24,6 +25,16 @@ def check(what: str = "HTML") -> None:
 def render(run: RunFile) -> str:
     """The run as a document."""
     return page(f"Peak GPU memory, {words.origin(run)}", facts(run), list(_parts(run)), run.command)
+
+
+def render_sheets(
+    title: str, about: Facts, sheets: Sequence[Sheet], pictures: Sequence[Picture], command: str | None = None
+) -> str:
+    """A document of sheets; a picture with a sheet's title stands above it, the others come first."""
+    titles = {sheet.title for sheet in sheets}
+    known = {picture.title: picture for picture in pictures}
+    alone = [Part(picture.title, picture) for picture in pictures if picture.title not in titles]
+    return page(title, about, [*alone, *(Part(one.title, known.get(one.title), one) for one in sheets)], command)
 
 
 def facts(run: RunFile) -> Facts:

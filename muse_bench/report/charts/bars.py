@@ -52,7 +52,7 @@ def bars(rows: Sequence[Bar], palette: Palette) -> altair.TopLevelMixin:
         .mark_text(align="left", dx=6, color=palette.ink)
         .encode(x="mib:Q", y=cases, text="end:N")
     )
-    return altair.layer(stacked, words).properties(width=WIDTH - 180, height=BAR * max(len(rows), 1))
+    return altair.layer(stacked, words).properties(width=WIDTH, height=BAR * max(len(rows), 1))
 
 
 _TOOLTIP = (("case", "case"), ("part", "holds"), ("text", "MiB"))

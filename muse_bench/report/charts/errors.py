@@ -41,7 +41,7 @@ def against(points: Sequence[Point], palette: Palette) -> altair.TopLevelMixin:
     return altair.layer(
         line.mark_line(color=palette.edge, strokeDash=[4, 4]).encode(x=x, y=y),
         marked.encode(x=x, y=y, tooltip=_tooltip()),
-    ).properties(width=WIDTH - 90, height=HEIGHT)
+    ).properties(width=WIDTH, height=HEIGHT)
 
 
 def errors(points: Sequence[Point], palette: Palette) -> altair.TopLevelMixin:
@@ -60,7 +60,7 @@ def errors(points: Sequence[Point], palette: Palette) -> altair.TopLevelMixin:
             yOffset="row:Q",
             tooltip=_tooltip(),
         ),
-    ).properties(width=WIDTH - 160, height=60 * len(names))
+    ).properties(width=WIDTH, height=60 * len(names))
 
 
 def _points(points: Sequence[Point]) -> altair.Chart:

@@ -35,7 +35,7 @@ def growth(curves: Sequence[Curve], across: str, upward: str, palette: Palette) 
         fitted.encode(x=x, y=y, color=color),
         measured.mark_line().encode(x=x, y=y, color=color),
         measured.mark_point(filled=True, size=70, opacity=1).encode(x=x, y=y, color=color, shape=shape, tooltip=said),
-    ).properties(width=WIDTH - 90, height=HEIGHT)
+    ).properties(width=WIDTH, height=HEIGHT)
 
 
 def _chart(curves: Sequence[Curve], what: str) -> altair.Chart:

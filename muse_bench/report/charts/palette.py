@@ -74,6 +74,7 @@ def configuration(palette: Palette) -> dict[str, Any]:
     return {
         "background": palette.paper,
         "font": FONT,
+        "autosize": {"type": "fit-x", "contains": "padding"},
         "view": {"stroke": None},
         "axis": {
             **text,

@@ -9,7 +9,7 @@ from muse_bench.report.charts.palette import LIGHT, Palette, configuration
 if TYPE_CHECKING:
     import altair
 
-WIDTH = 860  # pixels of every chart, so that labels can be measured before it is drawn
+WIDTH = 940  # pixels of every chart, so that labels can be measured before it is drawn
 LETTER = 6.6  # pixels that a letter of 12 takes, about
 PIXEL_RATIO = 2
 

@@ -39,7 +39,7 @@ def timeline(points: Sequence[TimelinePoint], holders: Sequence[str], palette: P
         )
     )
     layers = [areas, *_phases(points, palette), _pointed(points, shown, palette), *_peak(points, holders, palette)]
-    return altair.layer(*layers).properties(width=WIDTH - 80, height=HEIGHT)
+    return altair.layer(*layers).properties(width=WIDTH, height=HEIGHT)
 
 
 def _held(points: Sequence[TimelinePoint], shown: Sequence[str]) -> Iterator[dict[str, Any]]:

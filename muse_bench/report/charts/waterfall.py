@@ -60,4 +60,4 @@ def waterfall(steps: Sequence[Fallen], palette: Palette) -> altair.TopLevelMixin
         tooltip=tooltip([("step", "technique"), ("says", "MiB")]),
     )
     words = base.mark_text(align="left", dx=6, color=palette.ink).encode(x="most:Q", y=rows, text="says:N")
-    return altair.layer(fallen, words).properties(width=WIDTH - 220, height=BAR * len(values))
+    return altair.layer(fallen, words).properties(width=WIDTH, height=BAR * len(values))
