@@ -247,8 +247,8 @@ def read_run_file(path: Path) -> RunFile:
     return read_json(path, _run_file)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all: a temporary neighbour is written, synced and renamed.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: a temporary neighbour is written, synced and renamed; text is UTF-8.
 
     Raises: UsageError that names the file when it cannot be written.
     """
@@ -257,8 +257,8 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         mask = os.umask(0)

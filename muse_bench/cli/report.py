@@ -9,6 +9,7 @@ import typer
 
 from muse_bench.analysis.comparison import add_reductions, choose_baseline
 from muse_bench.cli import console
+from muse_bench.cli.charts import check_charts, write_charts
 from muse_bench.cli.options import OUTPUT, Baseline, Output
 from muse_bench.cli.outputs import Outputs, embedded
 from muse_bench.errors import ExitCode, UsageError
@@ -24,7 +25,7 @@ def report(
     records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Files that --output x.json wrote.")],
     format_name: Annotated[
         str,
-        typer.Option("--format", metavar="FORMAT", help="table, csv, json or markdown.", rich_help_panel=OUTPUT),
+        typer.Option("--format", metavar="FORMAT", help="table, csv, html, json or markdown.", rich_help_panel=OUTPUT),
     ] = TERMINAL,
     output: Output = None,
     into: Annotated[
@@ -34,6 +35,16 @@ def report(
         ),
     ] = None,
     baseline: Baseline = None,
+    charts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write each chart as a file of its own into this folder.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    chart_format: Annotated[
+        str,
+        typer.Option("--chart-format", metavar="FORMAT", help="svg or png, for --charts.", rich_help_panel=OUTPUT),
+    ] = "svg",
 ) -> int:
     """Render saved records again, as a table or in another format.
 
@@ -47,9 +58,15 @@ def report(
     Examples:
       muse-bench report peaks.json
       muse-bench report monday.json tuesday.json --format markdown
+      muse-bench report peaks.json --output peaks.html
+      muse-bench report peaks.json --charts pictures --chart-format png
     """
     if format_name != TERMINAL and format_name not in formats():
         raise UsageError(f"unknown format '{format_name}': choose from {', '.join((TERMINAL, *formats()))}")
+    if format_name != TERMINAL:
+        formats()[format_name].check()
+    if charts is not None:
+        check_charts(charts, chart_format)
     outputs = Outputs(output or (), formats().values())
     runs = _merge([_read(path) for path in records])
     if baseline is not None:
@@ -58,6 +75,8 @@ def report(
     if into is not None:
         write_whole(into, embedded(into, records[0].stem, document(formats()["markdown"], runs)))
     outputs.write(*runs)
+    if charts is not None:
+        write_charts(charts, chart_format, runs)
     if text is not None:
         typer.echo(text, nl=False)
     else:

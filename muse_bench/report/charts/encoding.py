@@ -1,5 +1,6 @@
 """What several charts encode alike: the ledger's parts by colour, groups by colour and shape, tooltips."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import altair
@@ -8,6 +9,8 @@ from muse_bench.report.charts.palette import Palette
 from muse_bench.report.words import CATEGORIES
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+
+MARGIN = 1.3  # between the outermost points of a logarithmic axis and its ends
 
 
 def by_part(parts: Sequence[str], palette: Palette) -> altair.Color:
@@ -26,6 +29,16 @@ def by_group(names: Sequence[str], palette: Palette) -> tuple[altair.Color, alta
         altair.Color("group:N", title=None, scale=altair.Scale(domain=domain, range=colours)),
         altair.Shape("group:N", title=None, scale=altair.Scale(domain=domain, range=shapes)),
     )
+
+
+def logarithmic(values: Sequence[float]) -> tuple[altair.Scale, altair.Axis]:
+    """A scale around the values, which are above zero, with a line at each power of ten, or at 1, 2 and 5 of few."""
+    low, high = min(values) / MARGIN, max(values) * MARGIN
+    powers = [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    fine = [step * power for power in powers for step in (1, 2, 5)]
+    within = [[mark for mark in marks if low <= mark <= high] for marks in (powers, fine)]
+    marks = within[0] if len(within[0]) > 2 else within[1]
+    return altair.Scale(type="log", domain=[low, high], nice=False), altair.Axis(values=marks, format=",~r")
 
 
 def tooltip(fields: Iterable[tuple[str, str]]) -> list[altair.Tooltip]:

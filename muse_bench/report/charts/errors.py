@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import altair
 
-from muse_bench.report.charts.encoding import by_group, tooltip
+from muse_bench.report.charts.encoding import by_group, logarithmic, tooltip
 from muse_bench.report.charts.palette import Palette
 from muse_bench.report.charts.picture import WIDTH
 from muse_bench.units import MIB
@@ -29,9 +29,8 @@ class Point:
 def against(points: Sequence[Point], palette: Palette) -> altair.TopLevelMixin:
     """Predicted over measured, both logarithmic; on the line they agree."""
     sizes = [size / MIB for point in points for size in (point.measured, point.predicted)]
-    ends = [min(sizes) / 1.2, max(sizes) * 1.2]
-    scale = altair.Scale(type="log", domain=ends, nice=False)
-    axis = altair.Axis(format=",.4~g", tickCount=6)
+    scale, axis = logarithmic(sizes)
+    ends = [min(sizes), max(sizes)]
     x = altair.X("measured:Q", title="measured peak, MiB", scale=scale, axis=axis)
     y = altair.Y("predicted:Q", title="predicted peak, MiB", scale=scale, axis=axis)
     line = altair.Chart(altair.InlineData(values=[{"measured": end, "predicted": end} for end in ends]))
@@ -54,7 +53,9 @@ def errors(points: Sequence[Point], palette: Palette) -> altair.TopLevelMixin:
         zero.encode(x="error:Q"),
         marked.encode(
             x=altair.X(
-                "error:Q", title="error of the predicted peak, of the measured one", axis=altair.Axis(format="+.2~%")
+                "error:Q",
+                title="error of the predicted peak, of the measured one",
+                axis=altair.Axis(format="+.2~%", tickCount=8),
             ),
             y=altair.Y("group:N", sort=names, title=None),
             yOffset="row:Q",

@@ -6,7 +6,7 @@ from typing import Any
 
 import altair
 
-from muse_bench.report.charts.encoding import by_group, tooltip
+from muse_bench.report.charts.encoding import by_group, logarithmic, tooltip
 from muse_bench.report.charts.palette import Palette
 from muse_bench.report.charts.picture import WIDTH
 
@@ -27,8 +27,9 @@ def growth(curves: Sequence[Curve], across: str, upward: str, palette: Palette) 
     """The curves, told apart by colour and shape; `across` and `upward` title the axes."""
     color, shape = by_group([curve.label for curve in curves], palette)
     x = altair.X("x:Q", title=across, scale=altair.Scale(type="log", nice=False, padding=12), axis=_axis(curves))
-    y = altair.Y("y:Q", title=upward, scale=altair.Scale(type="log"), axis=altair.Axis(format=",.4~g", tickCount=6))
-    fitted = _chart([curve for curve in curves if curve.fit], "fit").mark_line(strokeDash=[5, 4], opacity=0.8)
+    scale, axis = logarithmic([y for curve in curves for y in (*curve.points.values(), *curve.fit.values())])
+    y = altair.Y("y:Q", title=upward, scale=scale, axis=axis)
+    fitted = _chart([curve for curve in curves if curve.fit], "fit").mark_line(strokeDash=[5, 4], strokeWidth=1)
     measured = _chart(curves, "points")
     said = tooltip([("group", "model"), ("x", across), ("text", upward)])
     return altair.layer(

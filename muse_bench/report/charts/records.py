@@ -1,7 +1,8 @@
 """The pictures of records: their peaks side by side, and of each the step that peaks and the modules that hold it."""
 
+import dataclasses
+import itertools
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from muse_bench.analysis.modules import collapse_blocks, largest_contributors, sum_ledgers
@@ -20,13 +21,19 @@ HOLDERS = 5
 def labels(records: Sequence[Record]) -> list[str]:
     """A label for each record that no other has: its model, what differs in the protocol, and a number if need be."""
     shown = (columns.MODEL, *columns.differing(records))
-    named = [" ".join(column.text(record) for column in shown) for record in records]
-    counts, seen = Counter(named), Counter[str]()
-    for index, name in enumerate(named):
-        if counts[name] > 1:
-            seen[name] += 1
-            named[index] = f"{name} ({seen[name]})"
-    return named
+    return numbered([" ".join(column.text(record) for column in shown) for record in records])
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The names, each that is there already, in whatever case, with a number that makes it another."""
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        others = (f"{name}-{number}" for number in itertools.count(2))
+        free = next(other for other in itertools.chain([name], others) if other.lower() not in taken)
+        taken.add(free.lower())
+        found.append(free)
+    return found
 
 
 def pictures(records: Sequence[Record]) -> list[Picture]:
@@ -35,7 +42,8 @@ def pictures(records: Sequence[Record]) -> list[Picture]:
     for record, label in zip(records, labels(records), strict=True):
         found += [step(record, label)] if record.timeline else []
         found += [modules(record, label)] if record.modules else []
-    return found
+    names = numbered([picture.name for picture in found])
+    return [dataclasses.replace(picture, name=name) for picture, name in zip(found, names, strict=True)]
 
 
 def comparison(records: Sequence[Record]) -> Picture:
