@@ -54,7 +54,7 @@ def largest_contributors(record: Record, count: int) -> list[Contributor]:
 
 def _name(paths: Sequence[str]) -> str:
     """One path as it is, several as 'blocks.0-11.ffn'."""
-    if len(paths) == 1:
-        return paths[0]
     indices = [int(match[1]) for path in paths if (match := _INDEX.search(path))]
+    if len(paths) == 1 or not indices:  # a path may be there twice
+        return paths[0]
     return _INDEX.sub(f"{min(indices)}-{max(indices)}", paths[0], count=1)

@@ -51,5 +51,11 @@ def _page(runs: Sequence[RunFile], sheets: Sequence[Sheet]) -> str:
     from muse_bench.report.charts import accuracy as charts  # altair is slow to import
 
     command = join_commands(run.command for run in runs)
-    software = "; ".join(dict.fromkeys(map(words.software, runs)))
-    return html.render_sheets(sheets[0].title, (("software", software),), sheets, charts.pictures(runs), command)
+    environments = [run.environment for run in runs]
+    facts = [
+        ("figures", "measured and predicted"),
+        ("GPU", ", ".join(dict.fromkeys(filter(None, (one.gpu for one in environments))))),
+        ("software", "; ".join(dict.fromkeys(map(words.software, runs)))),
+        ("commit", ", ".join(dict.fromkeys(filter(None, (one.commit for one in environments))))),
+    ]
+    return html.render_sheets(sheets[0].title, facts, sheets, charts.pictures(runs), command)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import altair
 
 WIDTH = 940  # pixels of every chart, so that labels can be measured before it is drawn
-LETTER = 6.6  # pixels that a letter of 12 takes, about
+LETTER = 7.2  # pixels that a letter of 12 takes, about
 PIXEL_RATIO = 2
 
 

@@ -24,7 +24,7 @@ def timeline(points: Sequence[TimelinePoint], holders: Sequence[str], palette: P
     x = altair.X(
         SCALE,
         title="allocations and releases, in their order",
-        scale=altair.Scale(domain=[0, max(len(points) - 1, 1)], nice=False),
+        scale=altair.Scale(domain=[0, len(points)], nice=False),
         axis=altair.Axis(labels=False, ticks=False, grid=False),
     )
     height = altair.Scale(domain=[0, top * 1.16 or 1], nice=False)  # room for the peak's and the phases' labels
@@ -43,7 +43,8 @@ def timeline(points: Sequence[TimelinePoint], holders: Sequence[str], palette: P
 
 
 def _held(points: Sequence[TimelinePoint], shown: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for at, point in enumerate(points):
+    """What each point holds until the next; the last is there twice, so that it has a width too."""
+    for at, point in enumerate([*points, points[-1]]):
         for order, part in enumerate(shown):
             size = max(getattr(point.ledger, part), 0)
             yield {"at": at, "part": CATEGORIES[part], "order": order, "mib": size / MIB}
@@ -65,25 +66,26 @@ def _phases(points: Sequence[TimelinePoint], palette: Palette) -> Iterator[altai
 
 
 def _pointed(points: Sequence[TimelinePoint], shown: Sequence[str], palette: Palette) -> altair.Chart:
-    """A line at the moment that is pointed at, whose tooltip says what lives there."""
+    """The moment that is pointed at, whose tooltip says what lives there."""
     values = [
-        {"at": at, "phase": plain(point.phase), "total": format_mib(point.ledger.total)}
+        {"at": at, "until": at + 1, "phase": plain(point.phase), "total": format_mib(point.ledger.total)}
         | {part: format_mib(getattr(point.ledger, part)) for part in shown}
         for at, point in enumerate(points)
     ]
-    nearest = altair.selection_point(nearest=True, on="pointerover", clear="pointerout", fields=["at"], empty=False)
+    pointed = altair.selection_point(on="pointerover", clear="pointerout", fields=["at"], empty=False)
     said = [("phase", "phase"), ("total", "MiB allocated"), *((part, CATEGORIES[part]) for part in shown)]
-    pointed: altair.Chart = (
+    columns: altair.Chart = (
         altair.Chart(altair.InlineData(values=values))
-        .mark_rule(color=palette.ink, strokeWidth=2)
+        .mark_rect(fill=palette.ink, stroke=None)
         .encode(
             x=SCALE,
-            opacity=altair.condition(nearest, altair.value(1), altair.value(0)),
+            x2="until:Q",
+            opacity=altair.condition(pointed, altair.value(0.5), altair.value(0)),
             tooltip=tooltip(said),
         )
-        .add_params(nearest)
+        .add_params(pointed)
     )
-    return pointed
+    return columns
 
 
 def _peak(points: Sequence[TimelinePoint], holders: Sequence[str], palette: Palette) -> Iterator[altair.Chart]:
