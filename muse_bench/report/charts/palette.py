@@ -10,19 +10,24 @@ from typing import Any
 
 from muse_bench.record import LEDGER_FIELDS
 
-NAMES = ("paper", "ink", "faint", "edge", "grid")
+NAMES = ("paper", "ink", "faint", "edge", "grid", "label", "rim")
 FONT = "system-ui, 'Liberation Sans', Arial, sans-serif"
 
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """CSS colours: paper, text, fainter text, outlines, grid lines, the ledger's parts, and lines of a series."""
+    """CSS colours: paper, text, fainter text, outlines, grid lines, the ledger's parts, and lines of a series.
+
+    `label` is text on any of the parts, with a rim around its letters.
+    """
 
     paper: str
     ink: str
     faint: str
     edge: str
     grid: str
+    label: str
+    rim: str
     parts: Mapping[str, str]
     series: tuple[str, ...]
 
@@ -44,6 +49,8 @@ LIGHT = Palette(
     faint="#57606a",
     edge="#6e7781",
     grid="#d8dee4",
+    label="#1b1f24",
+    rim="#ffffff",
     parts=_parts("#332288", "#88ccee", "#117733", "#aa4499", "#ddcc77", "#cc6677", "#44aa99", "#999933", "#dddddd"),
     series=("#332288", "#cc6677", "#117733", "#aa4499", "#882255", "#2f8f80", "#77771f"),
 )
@@ -53,6 +60,8 @@ DARK = Palette(
     faint="#a5afba",
     edge="#8b96a2",
     grid="#353c45",
+    label="#14171c",
+    rim="transparent",  # every part is light enough
     parts=_parts("#77aadd", "#99ddff", "#44bb99", "#ffaabb", "#eedd88", "#ee8866", "#bbcc33", "#aaaa00", "#dddddd"),
     series=("#77aadd", "#ee8866", "#44bb99", "#ffaabb", "#eedd88", "#99ddff", "#bbcc33"),
 )

@@ -27,7 +27,7 @@ def timeline(points: Sequence[TimelinePoint], holders: Sequence[str], palette: P
         scale=altair.Scale(domain=[0, len(points)], nice=False),
         axis=altair.Axis(labels=False, ticks=False, grid=False),
     )
-    height = altair.Scale(domain=[0, top * 1.16 or 1], nice=False)  # room for the peak's and the phases' labels
+    height = altair.Scale(domain=[0, top * 1.12 or 1], nice=False)  # room for the peak's label
     areas = (
         altair.Chart(altair.InlineData(values=list(_held(points, shown))))
         .mark_area(interpolate="step-after", stroke=palette.edge, strokeWidth=0.5)
@@ -60,8 +60,8 @@ def _phases(points: Sequence[TimelinePoint], palette: Palette) -> Iterator[altai
         begin += count
     base = altair.Chart(altair.InlineData(values=values)).encode(x=SCALE)
     yield base.mark_rule(color=palette.edge, strokeDash=[3, 3])
-    yield base.mark_text(align="left", baseline="top", dx=4, color=palette.faint).encode(
-        text="phase:N", y=altair.value(0)
+    yield base.mark_text(align="left", baseline="bottom", color=palette.faint).encode(
+        text="phase:N", y=altair.value(-4)
     )
 
 

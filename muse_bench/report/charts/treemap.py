@@ -34,9 +34,9 @@ def treemap(modules: Sequence[ModuleRow], palette: Palette) -> altair.TopLevelMi
     outlines = frames.mark_rect(fillOpacity=0, stroke=palette.paper, strokeWidth=3, tooltip=None)
     labels = altair.Chart(altair.InlineData(values=[line for row, where in placed for line in _lines(row, where)]))
     labels = labels.encode(x="x:Q", y="y:Q", text="line:N")
-    # Letters stand on any colour: each has a rim of the paper's.
-    rims = labels.mark_text(align="left", baseline="top", stroke=palette.paper, strokeWidth=4, strokeJoin="round")
-    letters = labels.mark_text(align="left", baseline="top", color=palette.ink)
+    # Letters stand on any colour: each has a rim where some part is dark.
+    rims = labels.mark_text(align="left", baseline="top", stroke=palette.rim, strokeWidth=4, strokeJoin="round")
+    letters = labels.mark_text(align="left", baseline="top", color=palette.label)
     return altair.layer(filled, outlines, rims, letters).properties(width=WIDTH, height=HEIGHT)
 
 

@@ -1,4 +1,4 @@
-"""The charts' data: nothing drawn twice or left out, rectangles that fill their frame, colours that can be told apart."""
+"""The charts' data: nothing twice or left out, rectangles that fill their frame, colours that can be told apart."""
 
 import dataclasses
 import math
@@ -132,6 +132,12 @@ def test_text_outlines_and_lines_stand_out_from_the_paper(palette):
         assert contrast(text, palette.paper) >= 4.5  # WCAG 2.2, 1.4.3
     for drawn in (palette.edge, *palette.series):
         assert contrast(drawn, palette.paper) >= 3  # WCAG 2.2, 1.4.11
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_labels_are_read_on_every_part_or_have_a_rim_that_they_are_read_on(palette):
+    behind = palette.parts.values() if palette.rim == "transparent" else [palette.rim]
+    assert min(contrast(palette.label, colour) for colour in behind) >= 4.5
 
 
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
