@@ -81,7 +81,7 @@ def case_key(record: Record) -> tuple[object, ...]:
     """What makes two records be of one case, whatever the GPU."""
     return (
         record.model,
-        _parts(record.config),
+        config_parts(record.config),
         record.mode,
         record.dtype,
         record.batch,
@@ -95,11 +95,11 @@ def case_key(record: Record) -> tuple[object, ...]:
     )
 
 
-def _pairing(record: Record) -> tuple[object, ...]:
-    return (*case_key(record), record.gpu)
-
-
-def _parts(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def config_parts(config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     """The config's parts by name; one saved before a part was there has that part's default."""
     whole = {**_CONFIG_DEFAULTS, **config} if "d_model" in config else config
     return tuple(sorted(whole.items()))
+
+
+def _pairing(record: Record) -> tuple[object, ...]:
+    return (*case_key(record), record.gpu)

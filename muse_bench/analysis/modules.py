@@ -32,9 +32,9 @@ def collapse_blocks(modules: Sequence[ModuleRow]) -> list[ModuleRow]:
     """
     groups: dict[tuple[str, int], list[ModuleRow]] = {}
     for row in modules:
-        groups.setdefault((_INDEX.sub("*", row.module, count=1), row.ledger.parameters), []).append(row)
+        groups.setdefault((pattern(row.module), row.ledger.parameters), []).append(row)
     rows = [
-        ModuleRow(module=_name([row.module for row in group]), ledger=sum_ledgers(row.ledger for row in group))
+        ModuleRow(module=span([row.module for row in group]), ledger=sum_ledgers(row.ledger for row in group))
         for group in groups.values()
     ]
     return sorted(rows, key=lambda row: row.ledger.total, reverse=True)
@@ -52,7 +52,12 @@ def largest_contributors(record: Record, count: int) -> list[Contributor]:
     return [contributor for contributor in largest if contributor.held_bytes > 0]
 
 
-def _name(paths: Sequence[str]) -> str:
+def pattern(path: str) -> str:
+    """The path with a star for the block's number: 'blocks.*.ffn'."""
+    return _INDEX.sub("*", path, count=1)
+
+
+def span(paths: Sequence[str]) -> str:
     """One path as it is, several as 'blocks.0-11.ffn'."""
     indices = [int(match[1]) for path in paths if (match := _INDEX.search(path))]
     if len(paths) == 1 or not indices:  # a path may be there twice

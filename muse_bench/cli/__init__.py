@@ -14,6 +14,7 @@ from muse_bench.cli import console
 from muse_bench.cli.ablate import ablate
 from muse_bench.cli.accuracy import accuracy
 from muse_bench.cli.calibrate import calibrate
+from muse_bench.cli.check import check
 from muse_bench.cli.claims import claims
 from muse_bench.cli.compare import compare
 from muse_bench.cli.doctor import doctor
@@ -43,6 +44,7 @@ COMMANDS = (
     measure,
     predict,
     report,
+    check,
     accuracy,
     calibrate,
     kernels,
