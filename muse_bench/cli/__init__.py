@@ -17,6 +17,7 @@ from muse_bench.cli.calibrate import calibrate
 from muse_bench.cli.check import check
 from muse_bench.cli.claims import claims
 from muse_bench.cli.compare import compare
+from muse_bench.cli.diff import diff
 from muse_bench.cli.doctor import doctor
 from muse_bench.cli.floor import floor
 from muse_bench.cli.frontier import frontier
@@ -45,6 +46,7 @@ COMMANDS = (
     predict,
     report,
     check,
+    diff,
     accuracy,
     calibrate,
     kernels,
