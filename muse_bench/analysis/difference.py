@@ -167,12 +167,12 @@ def places(pair: Pair) -> list[Change]:
     old, new = (_by_module(record) for record in (pair.before, pair.after))
     groups: dict[tuple[str, str], list[str]] = {}
     for module in {**old, **new}:
-        for part in LEDGER_FIELDS:
+        for what, part in PARTS.items():
             if _held(old, module, part) != _held(new, module, part):
-                groups.setdefault((pattern(module), part), []).append(module)
+                groups.setdefault((pattern(module), what), []).append(module)
     found = [
-        Change(part, _sum(old, modules, part), _sum(new, modules, part), span(modules))
-        for (_, part), modules in groups.items()
+        Change(what, _sum(old, modules, PARTS[what]), _sum(new, modules, PARTS[what]), span(modules))
+        for (_, what), modules in groups.items()
     ]
     return sorted((one for one in found if one.growth), key=lambda one: one.growth or 0, reverse=True)
 

@@ -13,7 +13,7 @@ from muse_bench.units import parse_bytes, parse_count
 
 DEFAULT = "peak:2%"
 WHATS = (*FIGURES, *PARTS)
-Standing = Literal["ok", "FAIL", "new", "not compared"]
+Standing = Literal["ok", "FAIL", "new", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,9 @@ class Limit:
     text: str
     share: Fraction | None = None
     amount: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.what}:{self.text}"
 
     def admits(self, found: Change) -> bool:
         """Whether the growth is within the limit; what is not known is not."""
@@ -86,7 +89,7 @@ def _judge(pair: Pair, limits: Sequence[Limit]) -> Judged:
     if not pair.finished:
         was, now = pair.before.status, pair.after.status
         worse = now not in (was, "ok") or now == "crashed"
-        return Judged(pair.after, "FAIL" if worse else "not compared", pair, reason=f"{was} in the baseline, {now} now")
+        return Judged(pair.after, "FAIL" if worse else "skipped", pair, reason=f"{was} in the baseline, {now} now")
     outcomes = tuple(Outcome(limit, change(pair, limit.what)) for limit in limits)
     return Judged(pair.after, "ok" if all(one.kept for one in outcomes) else "FAIL", pair, outcomes)
 

@@ -35,7 +35,7 @@ class Difference:
 
 def sheets(difference: Difference) -> list[Sheet]:
     """An overview of the peaks, and for each case that changed its figures and the places of the change."""
-    changed = [pair for pair in difference.matched.pairs if pair.altered or is_changed(pair)]
+    changed = [pair for pair in difference.matched.pairs if is_changed(pair)]
     rows = [(difference.name(pair), *cells(change_of(pair, "peak"))) for pair in difference.matched.pairs]
     overview = Sheet(
         title="Peak, before and after",
@@ -55,12 +55,15 @@ def figures_sheet(name: str, pair: Pair) -> Sheet:
     """What changed in one case: its figures, then the parts of its ledger, the largest growth first."""
     parts = sorted(changes(pair, PARTS), key=lambda one: one.growth or 0, reverse=True)
     rows = [(title(one.what), *cells(one)) for one in (*changes(pair, FIGURES), *parts)]
-    return Sheet(f"{name}: what changed", ("what", *HEADINGS), rows, notes=tuple(map(words.plain, pair.altered)))
+    return Sheet(f"{name}: what changed", ("what", *HEADINGS), rows)
 
 
 def places_sheet(name: str, found: Sequence[Change]) -> Sheet:
     """Where in one case: modules and categories."""
-    rows = [(words.plain(one.module or ""), words.CATEGORIES[one.what], *cells(one)[:3]) for one in found[:MOST_PLACES]]
+    rows = [
+        (words.plain(one.module or ""), words.CATEGORIES[PARTS[one.what]], *cells(one)[:3])
+        for one in found[:MOST_PLACES]
+    ]
     more = len(found) - MOST_PLACES
     notes = (f"and {more} smaller",) if more > 0 else ()
     return Sheet(f"{name}: where", ("module", "category", *HEADINGS[:3]), rows, labels=2, notes=notes)
@@ -145,7 +148,7 @@ def origins(before: RunFile, after: RunFile) -> dict[str, Any]:
 
 def explained(pair: Pair) -> dict[str, Any]:
     """What changed in a case by category, and by module, as plain values."""
-    found = [{"module": one.module, "category": one.what, **_numbers(one)} for one in places(pair)]
+    found = [{"module": one.module, "category": PARTS[one.what], **_numbers(one)} for one in places(pair)]
     return {"altered": list(pair.altered), "ledger": _table(pair, PARTS), "places": found}
 
 
@@ -174,6 +177,11 @@ def _notes(difference: Difference) -> list[str]:
     return [
         *(f"{side}: {origin(run)}" for side, run in sides),
         *map(words.plain, difference.remarks),
+        *(
+            f"{difference.name(pair)}: {words.plain(', '.join(pair.altered))}"
+            for pair in difference.matched.pairs
+            if pair.altered
+        ),
         *(f"only before: {words.plain(case_name(record, before.records))}" for record in gone),
         *(f"only after: {words.plain(case_name(record, after.records))}" for record in new),
         *(

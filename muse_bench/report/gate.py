@@ -43,8 +43,7 @@ class Gate:
 
     def name(self, case: Judged) -> str:
         """The case's name in tables: its model and what tells it from the others of that model."""
-        among = self.run.records if case.record in self.run.records else self.baseline.records
-        return words.plain(case_name(case.record, among))
+        return words.plain(case_name(case.record, (*self.baseline.records, *self.run.records)))
 
 
 def sheets(gate: Gate) -> list[Sheet]:
@@ -53,7 +52,7 @@ def sheets(gate: Gate) -> list[Sheet]:
     answer = f"FAIL, {len(failed)} of {_count(len(gate.cases))}" if failed else f"PASS, {_count(len(gate.cases))}"
     overview = Sheet(
         title=f"Memory against the baseline: {answer}",
-        headings=("case", "what", *HEADINGS, "limit", "verdict"),
+        headings=("case", "limit", *HEADINGS, "verdict"),
         rows=[row for case in gate.cases for row in _rows(gate.name(case), case)],
         labels=2,
         ends=1,
@@ -90,7 +89,7 @@ def render_junit(gate: Gate) -> str:
     counts = {
         "tests": str(len(gate.cases)),
         "failures": str(sum(case.standing == "FAIL" for case in gate.cases)),
-        "skipped": str(sum(case.standing in ("new", "not compared") for case in gate.cases)),
+        "skipped": str(sum(case.standing in ("new", "skipped") for case in gate.cases)),
     }
     root = ET.Element("testsuites", {"name": "muse-bench", **counts})
     suite = ET.SubElement(root, "testsuite", {"name": "muse-bench check", "errors": "0", **counts})
@@ -130,11 +129,8 @@ def _growth(found: Change) -> str:
 
 def _rows(name: str, case: Judged) -> list[tuple[str, ...]]:
     if not case.outcomes:
-        return [(name, "-", "-", "-", "-", "-", "-", f"{case.standing}: {words.plain(case.reason or '')}")]
-    return [
-        (name, one.limit.what, *cells(one.change), one.limit.text, "ok" if one.kept else "FAIL")
-        for one in case.outcomes
-    ]
+        return [(name, *("-" * (1 + len(HEADINGS))), case.standing)]
+    return [(name, str(one.limit), *cells(one.change), "ok" if one.kept else "FAIL") for one in case.outcomes]
 
 
 def _lines(case: Judged) -> list[tuple[Any, ...]]:
@@ -157,6 +153,7 @@ def _notes(gate: Gate) -> tuple[str, ...]:
         f"before, the baseline: {origin(gate.baseline)}",
         f"after, these records: {origin(gate.run)}",
         *map(words.plain, gate.remarks),
+        *(words.plain(f"{gate.name(case)}: {case.reason}") for case in gate.cases if case.reason),
         *words.failures(gate.run.records),
     )
 

@@ -56,7 +56,10 @@ def test_a_case_that_is_there_twice_is_refused(make_record):
 
 
 def test_a_preset_that_was_changed_is_joined_with_what_it_became(make_record):
-    old, new = make_record(config=CONFIG), make_record(config={**CONFIG, "ffn": "low-rank", "ffn_rank": 8}, dtype="bf16")
+    old, new = (
+        make_record(config=CONFIG),
+        make_record(config={**CONFIG, "ffn": "low-rank", "ffn_rank": 8}, dtype="bf16"),
+    )
     (pair,) = match_altered(match([old], [new])).pairs
     assert set(pair.altered) == {"dtype: fp32 -> bf16", "ffn: dense -> low-rank", "ffn_rank: none -> 8"}
 
@@ -103,6 +106,11 @@ def test_places_come_by_growth_with_equal_blocks_as_one(make_record):
 def test_without_a_table_of_modules_on_one_side_there_are_no_places(make_record):
     """Else every module of the other side would have grown from nothing."""
     assert _places(make_record, (), _rows(head=5)) == []
+
+
+def test_bytes_of_parameters_are_not_taken_for_their_count(make_record):
+    before, after = ((ModuleRow(module="head", ledger=Ledger(parameters=size)),) for size in (4, 8))
+    assert _places(make_record, before, after) == [("head", "ledger_parameters", 4, 8)]
 
 
 def test_what_is_not_known_did_not_grow():
