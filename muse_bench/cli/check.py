@@ -10,12 +10,13 @@ from muse_bench.analysis.difference import foreign, match
 from muse_bench.analysis.limits import DEFAULT, WHATS, judge_cases, parse_limit
 from muse_bench.cli import console
 from muse_bench.cli.options import OUTPUT
-from muse_bench.cli.outputs import Outputs
+from muse_bench.cli.outputs import Outputs, check_writable
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.record import RunFile, read_run_file, write_whole
 from muse_bench.report import Format
 from muse_bench.report.gate import (
     Gate,
+    cases_text,
     render_benchmark,
     render_csv,
     render_document,
@@ -24,6 +25,7 @@ from muse_bench.report.gate import (
     sheets,
 )
 from muse_bench.report.sheet import render_terminal
+from muse_bench.report.words import ENDINGS
 
 SUMMARY = "GITHUB_STEP_SUMMARY"
 OTHERS = ("gpu", "torch", "allocator", "workspace", "provenance")
@@ -86,6 +88,8 @@ def check(
     limits = [parse_limit(text) for text in fail_on or [DEFAULT]]
     allowed = _others(allow_other)
     outputs = Outputs(output or (), FORMATS)
+    if benchmark is not None:
+        check_writable(benchmark)
     run = _read(records)
     if save_baseline:
         return _save(run, records, against)
@@ -121,10 +125,11 @@ def _save(run: RunFile, records: Path, against: Path) -> ExitCode:
     """Raises: UsageError for records of a case that did not finish: nothing could be held against it."""
     for record in run.records:
         if record.status != "ok":
-            raise UsageError(f"{records}: '{record.model}' is {record.status}: a baseline holds cases that finished")
+            ending = ENDINGS[record.status]
+            raise UsageError(f"{records}: '{record.model}' {ending}: a baseline holds cases that finished")
     match(run.records, ())
     write_whole(against, run.to_json())
-    typer.echo(f"{against} is the baseline now: {len(run.records)} cases of {records}")
+    typer.echo(f"{against} is the baseline now: {cases_text(len(run.records))} of {records}")
     return ExitCode.OK
 
 

@@ -39,6 +39,7 @@ class Outputs(Generic[Run]):
 
 
 def check_writable(path: Path) -> None:
+    """Raises: UsageError when a file cannot be written there."""
     if path.is_dir():
         raise UsageError(f"{path}: cannot be written: it is a folder")
     if path.exists() and not os.access(path, os.W_OK):

@@ -49,7 +49,9 @@ class Gate:
 def sheets(gate: Gate) -> list[Sheet]:
     """The limits held against each case, and for each that failed what grew, by category and by module."""
     failed = [case for case in gate.cases if case.standing == "FAIL"]
-    answer = f"FAIL, {len(failed)} of {_count(len(gate.cases))}" if failed else f"PASS, {_count(len(gate.cases))}"
+    answer = (
+        f"FAIL, {len(failed)} of {cases_text(len(gate.cases))}" if failed else f"PASS, {cases_text(len(gate.cases))}"
+    )
     overview = Sheet(
         title=f"Memory against the baseline: {answer}",
         headings=("case", "limit", *HEADINGS, "verdict"),
@@ -119,6 +121,11 @@ def failure_text(case: Judged) -> str:
     return "; ".join(f"{_growth(one.change)}, and the limit is {one.limit.text}" for one in broken)
 
 
+def cases_text(cases: int) -> str:
+    """A number of cases in words."""
+    return "1 case" if cases == 1 else f"{cases} cases"
+
+
 def _growth(found: Change) -> str:
     if found.growth is None:
         missing = "the baseline" if found.before is None else "these records"
@@ -156,10 +163,6 @@ def _notes(gate: Gate) -> tuple[str, ...]:
         *(words.plain(f"{gate.name(case)}: {case.reason}") for case in gate.cases if case.reason),
         *words.failures(gate.run.records),
     )
-
-
-def _count(cases: int) -> str:
-    return "1 case" if cases == 1 else f"{cases} cases"
 
 
 def _case(name: str, case: Judged) -> dict[str, Any]:
