@@ -160,19 +160,20 @@ def changes(pair: Pair, whats: Iterable[str]) -> list[Change]:
 def places(pair: Pair) -> list[Change]:
     """What changed in which module, the largest growth first; nothing where a run has no table of modules.
 
-    Blocks in which the same category changed are one.
+    Blocks in which the same category changed are one, where they have as many parameters: others are other things.
     """
     if not pair.before.modules or not pair.after.modules:
         return []
     old, new = (_by_module(record) for record in (pair.before, pair.after))
-    groups: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str, int, int], list[str]] = {}
     for module in {**old, **new}:
+        sizes = _held(old, module, "parameters"), _held(new, module, "parameters")
         for what, part in PARTS.items():
             if _held(old, module, part) != _held(new, module, part):
-                groups.setdefault((pattern(module), what), []).append(module)
+                groups.setdefault((pattern(module), what, *sizes), []).append(module)
     found = [
         Change(what, _sum(old, modules, PARTS[what]), _sum(new, modules, PARTS[what]), span(modules))
-        for (_, what), modules in groups.items()
+        for (_, what, *_), modules in groups.items()
     ]
     return sorted((one for one in found if one.growth), key=lambda one: one.growth or 0, reverse=True)
 

@@ -101,7 +101,11 @@ def _of_commits(git: str, models: str | None, records: object, given: Sequence[s
         if name.startswith(("/", "~")):
             raise UsageError(f"'{name}' is the same file at every commit: name it as it is from this folder on")
     base, head = parse_commits(git)
-    before, after = (predict_commit(commit, given) for commit in (base, head))
+    try:
+        before, after = (predict_commit(commit, given) for commit in (base, head))
+    except KeyboardInterrupt:
+        console.complain("interrupted: there is no difference without both commits")
+        raise
     return _compare(before, after, (f"before: {base}", f"after: {head}"))
 
 
