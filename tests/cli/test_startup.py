@@ -29,6 +29,8 @@ print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
         ["--version"],
         ["compare", "--heads", "7"],
         ["report", "none.json"],
+        ["check", "none.json", "--against", "none.json"],
+        ["diff", "none.json", "none.json"],
         ["calibrate", "--only", "none"],
         ["kernels", "--only", "none"],
         ["quality", "--tokens", "none"],
