@@ -36,12 +36,13 @@ from muse_bench.measure.nvml_device import UnavailableError
 from muse_bench.predict.gpus import cublas_workspace_bytes
 from muse_bench.quality.record import QualityRun, read_quality_file
 from muse_bench.record import Environment, Record, RunFile, read_run_file, write_whole
-from muse_bench.report import Format
+from muse_bench.report import Format, html
 from muse_bench.report.claims import headline, render_csv, render_json, sheets
 from muse_bench.report.sheet import render_markdown, render_terminal
 
 REPORTS_GPU = "rtx-3080"  # whose cuBLAS workspaces are those in the reports' figures
 RECORDS = Path("reports")
+TITLE = "The claims of two reports"
 TRAINED = Path("claims-quality.json")
 TRAINING = TrainingOptions(lrs="5e-4,1e-3,2e-3,4e-3", seeds="0", tf32=True, graphs=True)
 HEADLINE = "F01,F02,F16,F19,F33,F39,F48,F57,F68,F70,E03,E20,E35,E36,E37"
@@ -110,9 +111,14 @@ def claims(
     def markdown(run: RunFile) -> str:
         return render_markdown(*sheets(answered(run), run, wide=True), command=run.command)
 
+    def page(run: RunFile) -> str:
+        facts = html.facts(run) if run.records else ()
+        return html.render_sheets(TITLE, facts, sheets(answered(run), run, wide=True), (), run.command)
+
     formats: list[Format[RunFile]] = [
         Format("markdown", ".md", True, markdown),
         Format("csv", ".csv", False, lambda run: render_csv(answered(run))),
+        Format("html", html.SUFFIX, False, page, html.check),
         Format("json", ".json", False, lambda run: render_json(answered(run), run)),
     ]
     Outputs(options.output or (), formats)  # refuses what cannot be written before anything is trained or run

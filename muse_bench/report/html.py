@@ -45,7 +45,6 @@ def facts(run: RunFile) -> Facts:
         ("protocol", words.protocol(run)),
         ("GPU", environment.gpu or ""),
         ("software", words.software(run)),
-        ("commit", environment.commit or ""),
         ("reduction against", ", ".join(sorted({one.reduction_against for one in records if one.reduction_against}))),
         ("verdict", words.limit_text(records).removeprefix("Verdict: ").rstrip(".")),
     )
