@@ -90,12 +90,12 @@ def check(
     outputs = Outputs(output or (), FORMATS)
     if benchmark is not None:
         check_writable(benchmark)
-    run = _read(records)
+    run = read_cases(records)
     if save_baseline:
         return _save(run, records, against)
     if not against.exists():
         raise UsageError(f"{against}: there is no such baseline: write it with --save-baseline")
-    baseline = _read(against)
+    baseline = read_cases(against)
     matched = match(baseline.records, run.records)
     differing = foreign(baseline, run, matched.pairs)
     for name, (was, now) in differing.items():
@@ -127,16 +127,20 @@ def _save(run: RunFile, records: Path, against: Path) -> ExitCode:
         if record.status != "ok":
             ending = ENDINGS[record.status]
             raise UsageError(f"{records}: '{record.model}' {ending}: a baseline holds cases that finished")
-    match(run.records, ())
     write_whole(against, run.to_json())
     typer.echo(f"{against} is the baseline now: {cases_text(len(run.records))} of {records}")
     return ExitCode.OK
 
 
-def _read(path: Path) -> RunFile:
+def read_cases(path: Path) -> RunFile:
+    """The records of a file. Raises: UsageError, with its name, when there are none or a case is there twice."""
     run = read_run_file(path)
     if not run.records:
         raise UsageError(f"{path}: holds no records")
+    try:
+        match(run.records, ())
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     return run
 
 

@@ -10,12 +10,13 @@ import typer
 from muse_bench.analysis.difference import foreign, match, match_altered
 from muse_bench.cli import console
 from muse_bench.cli.cases import split_models
+from muse_bench.cli.check import read_cases
 from muse_bench.cli.commits import parse_commits, predict_commit
 from muse_bench.cli.options import MODEL, OUTPUT, RUNNING, ProtocolOptions, ScaleOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.run import case_status
 from muse_bench.errors import UsageError
-from muse_bench.record import RunFile, read_run_file
+from muse_bench.record import RunFile
 from muse_bench.report import Format
 from muse_bench.report.difference import Difference, render_csv, render_document, render_json, sheets
 from muse_bench.report.sheet import render_terminal
@@ -90,7 +91,7 @@ def _of_files(records: Sequence[Path], given: Sequence[str]) -> Difference:
         raise UsageError(f"there are {len(records)} record files: give two, or two commits with --git BASE..HEAD")
     if given:
         raise UsageError(f"{given[0]} is for --git BASE..HEAD: the cases of record files are what they are")
-    before, after = map(_read, records)
+    before, after = map(read_cases, records)
     return _compare(before, after, ())
 
 
@@ -127,10 +128,3 @@ def _named(**values: Any) -> list[str]:
     """Options by name; those of None are left out."""
     given = ((f"--{name.replace('_', '-')}", str(value)) for name, value in values.items() if value is not None)
     return [word for pair in given for word in pair]
-
-
-def _read(path: Path) -> RunFile:
-    run = read_run_file(path)
-    if not run.records:
-        raise UsageError(f"{path}: holds no records")
-    return run

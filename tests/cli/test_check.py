@@ -129,6 +129,14 @@ def test_a_gate_that_could_compare_nothing_does_not_pass(saved, call, said):
     assert "nothing to compare" in said("err")
 
 
+def test_a_file_with_a_case_twice_is_named(saved, call, said):
+    saved("base.json", lambda values: values["records"].extend(values["records"]), ultra=100)
+    saved("now.json", ultra=100)
+    for arguments in (("check", "now.json", "--against", "base.json"), ("diff", "now.json", "base.json")):
+        assert call(*arguments) == 2
+        assert "base.json: 'ultra' (train, batch 1, seq 2048) is there twice" in said("err")
+
+
 def test_a_case_that_failed_is_no_baseline(saved, call, said, tmp_path):
     saved("now.json", ultra="crashed")
     assert call("check", "now.json", "--against", "base.json", "--save-baseline") == 2
