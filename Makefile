@@ -29,7 +29,7 @@ help:
 	@echo "make compare   set up, then compare the models (ARGS='--vocab 10000 --d-model 512' changes the sizes)"
 	@echo "make test      set up, then run the tests"
 	@echo "make lint      set up, then ruff, mypy and import-linter"
-	@echo "make reports   render reports/ and the tables of the README from the records"
+	@echo "make reports   render reports/, the tables of the README and the list of commands anew"
 	@echo "make docs      build the documentation into site/, every link checked"
 	@echo "make format    format the code"
 	@echo "make clean     remove the virtual environment and caches"
@@ -81,6 +81,7 @@ rendered:
 	$(foreach file,$(ABLATIONS),$(BIN)/muse-bench ablate --records $(file) $(call BESIDE,ablation) --output $(file:.json=.md) &&) true
 	$(foreach file,$(RANKS),$(BIN)/muse-bench ranks --from $(file) $(call BESIDE,ranks) --output $(file:.json=.md) &&) true
 	$(foreach name,$(SHOWN),$(BIN)/muse-bench report reports/h200/$(name).json --into README.md &&) true
+	$(BIN)/python -m typer muse_bench.cli utils docs --name muse-bench --title Commands | sed -e 's/^Examples:$$/Examples:\n/' -e 's/^  muse-bench/    muse-bench/' -e 's/^    --/      --/' > docs/commands.md
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
