@@ -88,7 +88,7 @@ def test_a_wrong_option(muse_bench, tmp_path, arguments, said):
 @pytest.mark.parametrize(
     ("output", "said"),
     [
-        ("out.txt", ["out.txt", "'.txt'", ".csv, .json, .md"]),
+        ("out.txt", ["out.txt", "'.txt'", ".csv, .html, .json, .md"]),
         ("missing/out.json", ["missing/out.json", "No such file"]),
         ("folder.json", ["folder.json", "folder"]),
         ("file/out.json", ["file/out.json", "Not a directory"]),

@@ -1,8 +1,5 @@
 """HTML and charts from the command line: which files there are, what is in them, and what is refused before a run."""
 
-import importlib.util
-import re
-
 import pytest
 
 from muse_bench.report import html
@@ -108,14 +105,6 @@ def test_accuracy_as_html(call, saved, tmp_path, capsys):
     assert charts(tmp_path / "a.html") == 2
     assert call("accuracy", "measured.json", "peaks.json", "-o", "a.csv") == 2
     assert "use .md or .html" in " ".join(capsys.readouterr().err.split())
-
-
-def test_altair_is_imported_only_for_charts(muse_bench):
-    """Formats are found by importing them all: a chart's library must wait until one is drawn."""
-    assert importlib.util.find_spec("altair") is not None
-    done = muse_bench("report", "--help")
-    assert done.returncode == 0
-    assert re.search(r"table, csv, html, json or\s+.*markdown", done.stdout)
 
 
 def test_the_whole_way_in_a_process_of_its_own(muse_bench, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from muse_bench import __version__
 from muse_bench.cli import COMMANDS
 
-HEAVY = ("torch", "pandas", "numpy", "triton")
+HEAVY = ("torch", "pandas", "numpy", "triton", "altair", "vl_convert")
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = f"""
 import sys
