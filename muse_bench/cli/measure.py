@@ -1,8 +1,13 @@
 """`muse-bench measure`: one model in full."""
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases
-from muse_bench.cli.options import Backend, BudgetOptions, Model, ProtocolOptions, RunOptions, ScaleOptions
+from muse_bench.cli.options import OUTPUT, Backend, BudgetOptions, Model, ProtocolOptions, RunOptions, ScaleOptions
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.report.single import single
 
@@ -13,6 +18,14 @@ def measure(
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
+    snapshot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write PyTorch's own snapshot of the instrumented run, for its visualiser. Needs a CUDA GPU.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     backend: Backend = "auto",
 ) -> int:
     """Measure one model: the full ledger of its peak, its modules, and the step that peaks.
@@ -23,8 +36,16 @@ def measure(
     Examples:
       muse-bench measure ultra --batch 4
       muse-bench measure my_model.py:build --vocab 32000 --dtype bf16 --output ultra.json
+      muse-bench measure muse --output muse.html --snapshot muse.pickle
     """
     cases = build_cases([model], scale, protocol, budget)
     return case_status(
-        run_cases(cases, backend, options, finish=lambda records: tuple(map(judge, records)), show=single)
+        run_cases(
+            cases,
+            backend,
+            options,
+            finish=lambda records: tuple(map(judge, records)),
+            show=single,
+            snapshot=snapshot,
+        )
     )

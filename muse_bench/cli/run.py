@@ -5,6 +5,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
+from pathlib import Path
 
 from rich.console import RenderableType
 
@@ -12,7 +13,7 @@ from muse_bench.analysis.host_fit import HostBudget
 from muse_bench.cli import console
 from muse_bench.cli.cases import check_timeout
 from muse_bench.cli.options import ProofOptions, RunOptions
-from muse_bench.cli.outputs import Outputs
+from muse_bench.cli.outputs import Outputs, check_writable
 from muse_bench.cli.progress import ProgressBar
 from muse_bench.config import Backend, Case
 from muse_bench.errors import ExitCode, UsageError
@@ -36,21 +37,26 @@ def run_cases(
     show: Callable[[RunFile], RenderableType],
     proofs: ProofOptions = NO_PROOFS,
     caps: bool = False,
+    snapshot: Path | None = None,
     written: Iterable[Format[RunFile]] | None = None,
 ) -> RunFile:
     """Runs the cases, saves each as it finishes, then shows them all and writes the other outputs.
 
     `finish` adds what takes all records so far: reductions and verdicts. `written` are the formats of the outputs, all
-    that there are unless told. `caps` is the Runner's. What has finished is shown and written also when the run is
-    interrupted or a case turns out to be impossible; the exception goes on after that.
+    that there are unless told. `caps` and `snapshot` are the Runner's. What has finished is shown and
+    written also when the run is interrupted or a case turns out to be impossible; the exception goes on after that.
     Raises: UsageError for a wrong option, before anything runs and with nothing written.
     """
     _check_gpu(backend, options.gpu)
     if proofs.prove and (backend == "predict" or options.gpu is not None):
         raise UsageError("--prove runs the case on a CUDA GPU: leave out --gpu and --backend predict, or --prove")
+    if snapshot is not None:
+        if backend == "predict" or options.gpu is not None:
+            raise UsageError("--snapshot records a run on a CUDA GPU: leave out --gpu and --backend predict")
+        check_writable(snapshot)
     check_timeout(options)
     return keep_runs(
-        _runs(cases, backend, options, proofs, caps, _within_host_memory(finish, cases[0].host_memory_bytes)),
+        _runs(cases, backend, options, proofs, caps, snapshot, _within_host_memory(finish, cases[0].host_memory_bytes)),
         Outputs(options.output or (), formats().values() if written is None else written),
         show,
         total=len(cases),
@@ -113,7 +119,13 @@ def _check_gpu(backend: Backend, gpu: str | None) -> None:
 
 
 def _runs(
-    cases: Sequence[Case], backend: Backend, options: RunOptions, proofs: ProofOptions, caps: bool, finish: Finish
+    cases: Sequence[Case],
+    backend: Backend,
+    options: RunOptions,
+    proofs: ProofOptions,
+    caps: bool,
+    snapshot: Path | None,
+    finish: Finish,
 ) -> Generator[RunFile]:
     """The run so far, after each case."""
     records: list[Record] = []
@@ -127,6 +139,7 @@ def _runs(
             proves=proofs.prove,
             bisects=proofs.bisect,
             caps=caps,
+            snapshot=snapshot,
             timeout_seconds=options.timeout,
             on_progress=bar.phase,
         ) as runner,
@@ -135,6 +148,8 @@ def _runs(
             raise UsageError(
                 "--prove runs the case on a CUDA GPU, and there is none here: leave it out for a prediction"
             )
+        if snapshot is not None and runner.backend != "cuda":
+            raise UsageError("--snapshot records a run on a CUDA GPU, and there is none here: leave it out")
         if any(case.config is not None and case.config.weights == "accelerate" for case in cases):
             check_accelerate(copies=runner.backend == "cuda")
         no_gpu = backend == "auto" and options.gpu is None and runner.backend == "predict"

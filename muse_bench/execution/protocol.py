@@ -13,7 +13,7 @@ class Request(TypedDict):
     `smallest` asks a prediction for the least memory that does, too. `context_bytes` tells a capped run what to leave
     of the case's limit for the context; without it the run leaves what everything but the allocator holds by then.
     `capped` measures under such a cap; `keeps` has the process keep its model for the next request, if that is for the
-    same one.
+    same one. `snapshot` is the file that an instrumented run writes PyTorch's own snapshot to.
     """
 
     task: Task
@@ -22,6 +22,7 @@ class Request(TypedDict):
     context_bytes: NotRequired[int | None]
     capped: NotRequired[bool]
     keeps: NotRequired[bool]
+    snapshot: NotRequired[str]
 
 
 class Hello(TypedDict):

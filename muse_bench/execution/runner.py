@@ -61,7 +61,8 @@ class Runner:
     Without `explain` a measurement has its headline numbers alone, and a prediction no modules and no timeline.
     `proves` adds a run under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by
     simulating. `caps` measures under such a cap at once, where weights in host memory take long to fill: cases in a
-    row that share such a model share a process, and have no ledger. Processes that wait for their case import
+    row that share such a model share a process, and have no ledger. The instrumented run of a measurement writes
+    PyTorch's own snapshot to the file `snapshot`. Processes that wait for their case import
     `preload`, and what optimizers import at their first step.
     Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
     """
@@ -80,6 +81,7 @@ class Runner:
         bisects: bool = False,
         caps: bool = False,
         preload: Sequence[str] = (),
+        snapshot: Path | None = None,
         timeout_seconds: float | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
@@ -89,6 +91,7 @@ class Runner:
         self._proves = proves
         self._bisects = bisects
         self._caps = caps
+        self._snapshot = snapshot
         self._timeout_seconds = timeout_seconds
         self._on_progress = on_progress
         setting = WORKSPACE_ENVIRONMENT[workspace]
@@ -237,7 +240,10 @@ class Runner:
     def _explain(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
         """Adds the ledger of a separate, instrumented run; what the two runs differ by is unattributed."""
         try:
-            result = self._ask_fresh("ledger", case, lambda phase: say(f"instrumented run: {phase}"), None)
+            request = _request("ledger", case)
+            if self._snapshot is not None:
+                request["snapshot"] = str(self._snapshot.resolve())
+            result = self._send(request, lambda phase: say(f"instrumented run: {phase}"), None)
         except WorkerDied as error:
             return noted(record, f"no ledger: {error}")
         if result["status"] != "ok":

@@ -13,6 +13,7 @@ import platform
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
@@ -79,10 +80,11 @@ def _peaks(case: Case, say: Say, request: Request) -> dict[str, Any]:
     return {**dataclasses.asdict(measure_shared(case, say, before_timing, **how)), "gpu": gpu_facts()}
 
 
-def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:
+def _ledger(case: Case, say: Say, request: Request) -> dict[str, Any]:
     from muse_bench.measure.history import record_case
 
-    trace = record_case(case, say)
+    snapshot = request.get("snapshot")
+    trace = record_case(case, say, None if snapshot is None else Path(snapshot))
     say("ledger")
     return _profile_values(profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config()))
 

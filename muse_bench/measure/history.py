@@ -4,7 +4,9 @@ It runs apart from the run that gives the headline numbers, so that watching can
 """
 
 import collections
+import pickle
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from muse_bench.config import Case
 from muse_bench.observe import Observer, observe
+from muse_bench.record import write_whole
 from muse_bench.timeline import Event, Label, Trace
 from muse_bench.workload import Workload
 
@@ -36,26 +39,32 @@ class HistoryObserver(Observer):
             self.sightings.append((len(self.trace.ops) - 1, tensor.untyped_storage().data_ptr(), label))
 
 
-def record_case(case: Case, say: Callable[[str], None]) -> Trace:
-    """Runs the case's first steps under the history and returns what they allocated, workspaces told apart."""
+def record_case(case: Case, say: Callable[[str], None], snapshot: Path | None = None) -> Trace:
+    """Runs the case's first steps under the history and returns what they allocated, workspaces told apart.
+
+    With `snapshot` the history has stacks too, and is written to that file for PyTorch's visualiser.
+    """
     device = torch.device("cuda", torch.cuda.current_device())
     torch.cuda.init()
     observer = HistoryObserver()
-    torch.cuda.memory._record_memory_history("all", context=None, stacks="python", max_entries=HISTORY_ENTRIES)
+    stacks = None if snapshot is None else "all"
+    torch.cuda.memory._record_memory_history("all", context=stacks, stacks="python", max_entries=HISTORY_ENTRIES)
     try:
         work = observe(case, device, observer, case.traced_steps, say)
         torch.cuda.synchronize()
-        return _finish(observer, work)
+        return _finish(observer, work, snapshot)
     finally:
         torch.cuda.memory._record_memory_history(None)
 
 
-def _finish(observer: HistoryObserver, work: Workload) -> Trace:
+def _finish(observer: HistoryObserver, work: Workload, file: Path | None) -> Trace:
     """Frees the libraries' workspaces as the very last thing: what that frees is what they held."""
     observer.phase = "cleared"
     clearing = observer.begin_op("clear workspaces")
     torch._C._cuda_clearCublasWorkspaces()
     snapshot = torch.cuda.memory._snapshot()
+    if file is not None:
+        write_whole(file, pickle.dumps(snapshot))
     del work  # alive until here, so that its memory was not freed by the clearing operation
     return trace_of(observer, snapshot["device_traces"][torch.cuda.current_device()], clearing)
 

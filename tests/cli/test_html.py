@@ -112,3 +112,15 @@ def test_the_whole_way_in_a_process_of_its_own(muse_bench, tmp_path):
     done = muse_bench("compare", "--models", "baseline", *sizes, "--backend", "predict", "-o", "a.html")
     assert done.returncode == 0, done.stderr
     assert charts(tmp_path / "a.html") == 3
+
+
+def test_a_snapshot_needs_a_gpu(call, runner, tmp_path, capsys):
+    for options in (("--backend", "predict"), ("--gpu", "h200"), ()):
+        assert call("measure", "ultra", "--snapshot", "a.pickle", *options) == 2
+        assert "--snapshot records a run on a CUDA GPU" in " ".join(capsys.readouterr().err.split())
+    runner.backend = "cuda"
+    assert call("measure", "ultra", "--snapshot", "no/such/a.pickle") == 2
+    assert "no/such/a.pickle: cannot be written" in " ".join(capsys.readouterr().err.split())
+    assert not any(made.cases for made in runner.made)
+    assert call("measure", "ultra", "--snapshot", "a.pickle") == 0
+    assert str(runner.made[-1].options["snapshot"]) == "a.pickle"

@@ -1,6 +1,8 @@
 """On a real GPU: the numbers agree with each other and with what other tools measured."""
 
 import dataclasses
+import pickle
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +16,7 @@ MIB = 1 << 20
 SIZES = Sizes(vocab_size=10_000, d_model=512, n_layers=6, n_heads=8, seq_len=512)
 
 
-def measured(name: str, mode: str, **changes: object) -> Record:
+def measured(name: str, mode: str, snapshot: Path | None = None, **changes: object) -> Record:
     preset = find_preset(name)
     case = Case(
         model=name,
@@ -28,7 +30,7 @@ def measured(name: str, mode: str, **changes: object) -> Record:
         micro_batch=preset.micro_batch,
     )
     case = dataclasses.replace(case, **changes)  # type: ignore[arg-type]
-    with Runner("cuda", workspace=case.workspace) as runner:
+    with Runner("cuda", workspace=case.workspace, snapshot=snapshot) as runner:
         (record,) = runner.run([case])
     return record
 
@@ -41,6 +43,17 @@ def test_the_ledger_closes(name: str) -> None:
     assert record.peak_allocated_bytes is not None
     assert record.ledger.total == record.peak_allocated_bytes
     assert abs(record.ledger.unattributed) <= 0.01 * record.peak_allocated_bytes
+
+
+def test_a_snapshot_has_stacks_and_the_ledger_still_closes(tmp_path: Path) -> None:
+    """The file is the one written just now, so that reading it runs nothing of a stranger's."""
+    record = measured("ultra", "train", snapshot=tmp_path / "a.pickle")
+    assert record.ledger is not None
+    assert record.peak_allocated_bytes is not None
+    assert abs(record.ledger.unattributed) <= 0.01 * record.peak_allocated_bytes
+    snapshot = pickle.loads((tmp_path / "a.pickle").read_bytes())
+    traced = next(entries for entries in snapshot["device_traces"] if entries)
+    assert any(entry.get("frames") for entry in traced)
 
 
 def test_the_reports_baseline_comes_out() -> None:

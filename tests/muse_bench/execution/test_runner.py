@@ -367,6 +367,15 @@ def test_a_measurement_has_its_headline_and_its_ledger_from_two_fresh_processes(
     assert all(one.closed for one in worker.all)
 
 
+def test_a_snapshot_is_asked_of_the_instrumented_run_alone(worker, tmp_path, monkeypatch):
+    """Its file is named in full: the worker's folder may be another one."""
+    monkeypatch.chdir(tmp_path)
+    with Runner("cuda", snapshot=Path("a.pickle")) as runner:
+        run_one(runner, preset())
+    asked = {request["task"]: request.get("snapshot") for one in worker.all for request in one.requests}
+    assert asked == {"peaks": None, "ledger": str(tmp_path / "a.pickle")}
+
+
 UNDER_A_CAP = {
     **PEAKS,
     "capped": {"cap_bytes": 5 << 30, "context_bytes": 600 * MIB, "alloc_retries": 1},
