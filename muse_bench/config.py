@@ -48,6 +48,7 @@ TRAINING_MODES: tuple[Mode, ...] = ("train", "forward-backward")
 CAPTURED_OPTIMIZERS: tuple[Optimizer, ...] = ("muon-8bit", "adafactor-8bit", "apollo-mini", "sgd", "none")
 INT8_OPTIMIZERS: tuple[Optimizer, ...] = ("adafactor-8bit", "apollo-mini", "none")
 LARGEST_SIZE = 1 << 40
+SETUP, HUGGING_FACE = "setup:", "hf:"  # what the names of such models begin with
 WITHOUT_RANK = {"embedding": ("dense",), "mixer": ("attention",), "ffn": ("dense",), "head": ("dense", "tied")}
 
 
@@ -167,7 +168,8 @@ class ModelConfig:
 class Case:
     """One model under one protocol: everything a worker process needs to build and run it.
 
-    `config` is None for a model that comes from a user's factory; `model` then names the factory. `parameters_asked` is
+    `config` is None for a model that comes from a user's factory, from transformers (hf:NAME) or with a step of its own
+    (setup:FUNCTION); `model` then names it. `parameters_asked` is
     the number of parameters that its sizes were chosen for, where they were.
     `gpu` names the card to predict for, and is None when the case is measured. `host_memory_bytes` is how much host
     memory the user says there is; with `host_folder` a file in that folder takes its place.
@@ -241,6 +243,16 @@ class Case:
         theirs = dataclasses.replace(other.config, max_seq_len=self.config.max_seq_len)
         how = ("dtype", "seed", "host_memory_bytes", "host_folder")
         return self.config == theirs and all(getattr(self, name) == getattr(other, name) for name in how)
+
+    @property
+    def has_own_step(self) -> bool:
+        """Whether the step is someone's own, to which mode, batch and sequence say nothing."""
+        return self.model.startswith(SETUP)
+
+    @property
+    def has_own_vocabulary(self) -> bool:
+        """Whether the model brings its vocabulary with it, if it has one."""
+        return self.model.startswith((SETUP, HUGGING_FACE))
 
     @property
     def traced_steps(self) -> int:

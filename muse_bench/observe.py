@@ -85,13 +85,13 @@ class Observer(TorchDispatchMode):
     def watching(self, work: Workload) -> Iterator[None]:
         """Labels the workload's tensors, and follows its modules, gradients and optimizer while it runs."""
         self._names = {id(module): name or ROOT for name, module in work.model.named_modules()}
-        self._parts = Parts(work.model)
+        self._parts = Parts(work.model, work.optimizer)
         self._lent = isinstance(work.model, LanguageModel) and work.model.config.weights == "host"
         self._label_owned(work)
         handles = [
             nn_module.register_module_forward_pre_hook(self._enter),
             nn_module.register_module_forward_hook(self._leave, always_call=True),
-            *self._gradient_hooks(work.model),
+            *self._gradient_hooks(),
         ]
         if work.optimizer is not None:
             handles.append(work.optimizer.register_step_pre_hook(lambda one, *_: self._before_optimizer(one)))
@@ -140,9 +140,8 @@ class Observer(TorchDispatchMode):
         for name, buffer in work.model.named_buffers():
             self.label(buffer, Label("buffers", owner(name)))
         self._label_parameters(self._parts.all_parameters())  # some of which are stored in buffers
-        for tensor in (work.ids, work.targets):
-            if tensor is not None:
-                self.label(tensor, Label("inputs", "(inputs)"))
+        for tensor in work.inputs:
+            self.label(tensor, Label("inputs", "(inputs)"))
 
     def _label_parameters(self, owned: Iterable[tuple[Tensor, str]]) -> None:
         for parameter, name in owned:
@@ -155,14 +154,14 @@ class Observer(TorchDispatchMode):
             if not parameter.is_meta:
                 self._label_parameters([(parameter, ".".join(filter(None, (owner, name.rpartition(".")[0]))))])
 
-    def _gradient_hooks(self, model: nn.Module) -> list[Any]:
+    def _gradient_hooks(self) -> list[Any]:
         def hook(parameter: Tensor, name: str) -> None:
             if parameter.grad is not None:
-                self.label(parameter.grad, Label("gradients", owner(name)))
+                self.label(parameter.grad, Label("gradients", name))
 
         return [
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: hook(p, name))
-            for name, parameter in model.named_parameters()
+            for parameter, name in self._parts.all_parameters()
             if parameter.requires_grad
         ]
 

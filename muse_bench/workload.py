@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from muse_bench.autocast import forward_autocast
 from muse_bench.capture import GraphedStep
-from muse_bench.config import TRAINING_MODES, Case
+from muse_bench.config import HUGGING_FACE, SETUP, TRAINING_MODES, Case
 from muse_bench.layers.head import plain_loss
 from muse_bench.layers.mixer import State, state_bytes
 from muse_bench.layers.quantised import quantise_linears
-from muse_bench.models.external import build_external
+from muse_bench.models.external import build_external, build_setup, models_of
+from muse_bench.models.hugging_face import build_hugging_face, own_vocabulary
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.optim import build_optimizer
+from muse_bench.step import Step
 from muse_bench.streaming.memory import HostRoom
 from muse_bench.streaming.traffic import Traffic, counted
 
@@ -34,7 +36,8 @@ class Workload:
     """What one case runs. `step()` leaves nothing alive but the model, its gradients when the protocol keeps
     them, and the optimizer's state.
 
-    `ids` and `targets`: (batch, seq) int64 on the device. `tokens_per_step` counts tokens read, or generated.
+    `ids` and `targets`: (batch, seq) int64 on the device; a step of someone's own has `others` instead, and no ids.
+    `tokens_per_step` counts tokens read, or generated, where that is known.
     `state_per_sequence_bytes` is what decoding keeps of each sequence, known from the first step on. `traffic` is what
     crossed the link between host and device in the last step, `new_token_bytes` what went to the device for each token
     after the first; of a user's own model neither is known.
@@ -45,11 +48,12 @@ class Workload:
     optimizer: torch.optim.Optimizer | None
     ids: Tensor
     targets: Tensor | None
-    tokens_per_step: int
+    tokens_per_step: int | None
     _run: Run = field(repr=False)
     state_per_sequence_bytes: int | None = None
     traffic: Traffic | None = None
     new_token_bytes: int | None = None
+    others: tuple[Tensor, ...] = ()
     _updates: bool = field(default=False, repr=False)
     _graphed: GraphedStep | None = field(default=None, repr=False)
 
@@ -88,28 +92,40 @@ class Workload:
         """The number of parameters, each shared one once, int8 weights and buffers not counted."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The tensors of the batch."""
+        return [tensor for tensor in (self.ids, self.targets, *self.others) if tensor is not None]
+
     def host_bytes(self) -> dict[str, int] | None:
         """What the steps so far have kept in pinned host memory, in bytes by part; None for a user's own model."""
         return self.model.host_bytes() if isinstance(self.model, LanguageModel) else None
 
 
 def build_workload(
-    case: Case, device: torch.device, model: nn.Module | None = None, say: Callable[[str], None] = lambda _: None
+    case: Case,
+    device: torch.device,
+    model: nn.Module | Step | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Workload:
     """Builds the model on the device in the case's dtype, unless it is there, its optimizer and a random batch.
 
-    `say` hears how far a model has come that takes long.
+    A step of someone's own brings its optimizer and its batch. `say` hears how far a model has come that takes long.
     Raises: UsageError for a user's factory that fails; HostMemoryShort for weights that host memory has no place for.
     """
     torch.manual_seed(case.seed)
     if model is None:
-        model = _build_model(case, device, say)
+        model = _build_setup(case, device) if case.has_own_step else _build_model(case, device, say)
+    if isinstance(model, Step):
+        return _own_workload(case, device, model)
+    vocab_size = own_vocabulary(model) if case.config is None else None
+    vocab_size = vocab_size or case.vocab_size
     training = case.mode in TRAINING_MODES
     model.train(training)
     name = case.optimizer if case.mode == "train" else "none"
-    optimizer = build_optimizer(name, model.parameters(), case.vocab_size)
-    ids = torch.randint(case.vocab_size, (case.batch, case.seq), device=device)
-    targets = torch.randint(case.vocab_size, (case.batch, case.seq), device=device) if case.mode == "train" else None
+    optimizer = build_optimizer(name, model.parameters(), vocab_size)
+    ids = torch.randint(vocab_size, (case.batch, case.seq), device=device)
+    targets = torch.randint(vocab_size, (case.batch, case.seq), device=device) if case.mode == "train" else None
     tokens = case.batch * (case.new_tokens if case.mode == "decode" else case.seq)
     return Workload(case, model, optimizer, ids, targets, tokens, STEPS[case.mode])
 
@@ -138,14 +154,37 @@ def _update_in_backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> N
             parameter.register_post_accumulate_grad_hook(lambda parameter: update([parameter]))
 
 
+def _build_setup(case: Case, device: torch.device) -> Step:
+    with device, _default_dtype(DTYPES[case.dtype]):
+        return build_setup(case.model.removeprefix(SETUP), device)
+
+
+def _own_workload(case: Case, device: torch.device, own: Step) -> Workload:
+    model = own.model if isinstance(own.model, nn.Module) else nn.ModuleList(models_of(own))
+    no_ids = torch.empty(0, dtype=torch.int64, device=device)
+    return Workload(
+        case, model, own.optimizer, no_ids, None, None, _run=lambda _: _drop(own.step()), others=tuple(own.inputs)
+    )
+
+
+def _drop(result: object) -> None:
+    """What a step returns does not outlive it."""
+
+
 def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -> nn.Module:
     with device, _default_dtype(DTYPES[case.dtype]):
         if case.config is None:
-            return build_external(case.model).to(device=device, dtype=DTYPES[case.dtype])
+            return _build_foreign(case).to(device=device, dtype=DTYPES[case.dtype])
         model: nn.Module = LanguageModel(case.config, _room(case), say)
     if case.config.int8_inference and case.mode not in TRAINING_MODES:
         model = quantise_linears(model)
     return model
+
+
+def _build_foreign(case: Case) -> nn.Module:
+    if case.model.startswith(HUGGING_FACE):
+        return build_hugging_face(case.model, case.seq)
+    return build_external(case.model)
 
 
 def _room(case: Case) -> HostRoom:

@@ -1,10 +1,21 @@
 """Options to cases: the one place that knows what a command line asks to run."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 from muse_bench.cli.options import DEFAULT_MODE, BudgetOptions, ProtocolOptions, RunOptions, ScaleOptions, SizeOptions
-from muse_bench.config import CAPTURED_OPTIMIZERS, Case, Execution, Mode, ModelConfig, Optimizer, Sizes
+from muse_bench.config import (
+    CAPTURED_OPTIMIZERS,
+    HUGGING_FACE,
+    SETUP,
+    Case,
+    Execution,
+    Mode,
+    ModelConfig,
+    Optimizer,
+    Sizes,
+)
 from muse_bench.errors import UsageError
 from muse_bench.models.presets import Preset
 from muse_bench.models.shapes import choose_shape
@@ -12,6 +23,8 @@ from muse_bench.models.variants import find_model
 from muse_bench.units import parse_bytes, parse_count, parse_percent
 
 SEEDS = 1 << 63
+# What a setup decides by itself; the other options of a protocol are about how its step is run.
+SET_UP_BY_ITSELF = ("mode", "autocast", "optimizer", "logits", "new_tokens", "micro_batch")
 CHOSEN_SIZES = ("d_model", "layers", "heads")  # by --params
 
 
@@ -26,6 +39,20 @@ def split_models(text: str) -> list[str]:
             f"--models '{text}' names an empty model: write names with commas between, such as tuned,ultra"
         )
     return names
+
+
+def named_model(model: str | None, setup: str | None) -> str:
+    """The name of the case's model, which is a model or a setup.
+
+    Raises: UsageError for neither, and for both.
+    """
+    if setup is None:
+        if model is None:
+            raise UsageError("Missing argument 'MODEL': name one, or give --setup file.py:function (see --help)")
+        return model
+    if model is not None:
+        raise UsageError(f"--setup {setup} brings its own model: leave out '{model}', or --setup")
+    return SETUP + setup
 
 
 def build_cases(
@@ -45,6 +72,11 @@ def build_cases(
         raise UsageError(f"--host-folder {budget.host_folder} is no folder: name one that there is")
     cases = []
     for model in models:
+        if model.startswith(SETUP):
+            _refuse(model, scale, tuple(field.name for field in dataclasses.fields(scale)), "a step")
+            _refuse(model, protocol, SET_UP_BY_ITSELF, "a step")
+        if model.startswith(HUGGING_FACE):
+            _refuse(model, scale, ("vocab", *CHOSEN_SIZES), "a config")
         preset = None if ":" in model else find_model(model)
         if preset is None and mode == "decode":
             raise UsageError(f"'{model}' cannot decode: only presets keep the state that decoding needs")
@@ -97,6 +129,14 @@ def check_timeout(options: RunOptions) -> None:
     """Raises: UsageError when the time limit is not a number of seconds above zero."""
     if options.timeout is not None and not 0 < options.timeout < math.inf:
         raise UsageError(f"--timeout {options.timeout:g} is not a time: give seconds, more than 0")
+
+
+def _refuse(model: str, options: SizeOptions | ScaleOptions | ProtocolOptions, names: Sequence[str], own: str) -> None:
+    """Raises: UsageError for an option that is given and that the model would not look at, with `own` of its own."""
+    given = [name for name in names if getattr(options, name) != getattr(type(options), name)]
+    if given:
+        wrong = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"'{model}' has {own} of its own, which {wrong} would not change: leave it out")
 
 
 def _split_scale(scale: ScaleOptions) -> tuple[SizeOptions, int | None]:

@@ -6,18 +6,28 @@ from typing import Annotated
 import typer
 
 from muse_bench.analysis.verdict import judge
-from muse_bench.cli.cases import build_cases
-from muse_bench.cli.options import OUTPUT, Backend, BudgetOptions, Model, ProtocolOptions, RunOptions, ScaleOptions
+from muse_bench.cli.cases import build_cases, named_model
+from muse_bench.cli.options import (
+    OUTPUT,
+    Backend,
+    BudgetOptions,
+    ModelOrSetup,
+    ProtocolOptions,
+    RunOptions,
+    ScaleOptions,
+    Setup,
+)
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.report.single import single
 
 
 def measure(
-    model: Model,
     scale: ScaleOptions,
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
+    model: ModelOrSetup = None,
+    setup: Setup = None,
     snapshot: Annotated[
         Path | None,
         typer.Option(
@@ -36,9 +46,11 @@ def measure(
     Examples:
       muse-bench measure ultra --batch 4
       muse-bench measure my_model.py:build --vocab 32000 --dtype bf16 --output ultra.json
+      muse-bench measure hf:gpt2 --seq 1024
+      muse-bench measure --setup train.py:set_up
       muse-bench measure muse --output muse.html --snapshot muse.pickle
     """
-    cases = build_cases([model], scale, protocol, budget)
+    cases = build_cases([named_model(model, setup)], scale, protocol, budget)
     return case_status(
         run_cases(
             cases,

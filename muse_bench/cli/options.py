@@ -18,19 +18,31 @@ DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate,muse"
 DEFAULT_MODE: Mode = "train"
 MODEL, PROTOCOL, RUNNING, OUTPUT = "Model", "Protocol", "Where and how it runs", "Output"
 
-Model = Annotated[
-    str,
+ModelOrSetup = Annotated[
+    str | None,
     typer.Argument(
-        metavar="MODEL",
-        help="A preset, a variant such as ultra+mixer_rank=16, package.module:factory or file.py:factory.",
+        metavar="[MODEL]",
+        help="A preset, a variant such as ultra+mixer_rank=16, package.module:factory, file.py:factory, or hf:NAME: "
+        "a type of model or a folder with a config.json, by transformers.",
+        show_default=False,
         autocompletion=completion.models,
+    ),
+]
+Setup = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.PY:FUNCTION",
+        help="In place of a model, a function that takes a device and returns a muse_bench.Step: its own model, "
+        "optimizer, batch and step.",
+        show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
 Models = Annotated[
     str,
     typer.Option(
         metavar="A,B",
-        help="The models: presets, variants or factories.",
+        help="The models: presets, variants, factories or hf:NAME.",
         autocompletion=completion.models,
         rich_help_panel=MODEL,
     ),

@@ -1,14 +1,19 @@
 """`muse-bench predict`: one model in full, for a GPU that need not be here."""
 
 from muse_bench.analysis.verdict import judge
-from muse_bench.cli.cases import build_cases
-from muse_bench.cli.options import BudgetOptions, Model, ProtocolOptions, RunOptions, ScaleOptions
+from muse_bench.cli.cases import build_cases, named_model
+from muse_bench.cli.options import BudgetOptions, ModelOrSetup, ProtocolOptions, RunOptions, ScaleOptions, Setup
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.report.single import single
 
 
 def predict(
-    model: Model, scale: ScaleOptions, protocol: ProtocolOptions, budget: BudgetOptions, options: RunOptions
+    scale: ScaleOptions,
+    protocol: ProtocolOptions,
+    budget: BudgetOptions,
+    options: RunOptions,
+    model: ModelOrSetup = None,
+    setup: Setup = None,
 ) -> int:
     """Predict one model on a named GPU, with no GPU here: the same report as measure.
 
@@ -17,8 +22,10 @@ def predict(
       muse-bench predict ultra --gpu rtx-3080
       muse-bench predict muse --params 7b --seq 1024 --gpu rtx-4060
       muse-bench predict my_package.models:build --mode inference --batch 8
+      muse-bench predict hf:./my-model --seq 1024 --dtype bf16
+      muse-bench predict --setup train.py:set_up --gpu rtx-3080
     """
-    cases = build_cases([model], scale, protocol, budget)
+    cases = build_cases([named_model(model, setup)], scale, protocol, budget)
     return case_status(
         run_cases(cases, "predict", options, finish=lambda records: tuple(map(judge, records)), show=single)
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from muse_bench.config import Case
 from muse_bench.models.parameters import count_parameters
@@ -10,9 +11,10 @@ from muse_bench.record import Provenance, Record
 
 def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
     """The record of a case before it has run."""
+    trains = case.mode == "train" and not case.has_own_step
     return Record(
         model=case.model,
-        config={"vocab_size": case.vocab_size} if case.config is None else dataclasses.asdict(case.config),
+        config=_config(case),
         mode=case.mode,
         dtype=case.dtype,
         batch=case.batch,
@@ -20,8 +22,8 @@ def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
         status="ok",
         provenance=provenance,
         gpu=gpu,
-        optimizer=case.optimizer if case.mode == "train" else None,
-        update=case.update if case.mode == "train" and case.optimizer != "none" else None,
+        optimizer=case.optimizer if trains else None,
+        update=case.update if trains and case.optimizer != "none" else None,
         execution=case.execution,
         autocast=case.autocast,
         workspace_setting=case.workspace,
@@ -33,6 +35,12 @@ def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
         limit_bytes=case.limit_bytes,
         notes=tuple(_notes(case)),
     )
+
+
+def _config(case: Case) -> dict[str, Any]:
+    if case.config is not None:
+        return dataclasses.asdict(case.config)
+    return {} if case.has_own_vocabulary else {"vocab_size": case.vocab_size}
 
 
 def _notes(case: Case) -> Iterator[str]:

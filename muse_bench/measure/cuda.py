@@ -83,7 +83,7 @@ def _speeds(work: Workload, step_seconds: float) -> dict[str, float | None]:
     """Tokens a second; in decode those generated after the prompt was read, and the times of both."""
     if work.case.mode != "decode":
         return {
-            "tokens_per_second": work.tokens_per_step / step_seconds,
+            "tokens_per_second": None if work.tokens_per_step is None else work.tokens_per_step / step_seconds,
             "prefill_seconds": None,
             "new_token_seconds": None,
         }

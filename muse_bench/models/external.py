@@ -1,4 +1,4 @@
-"""Models from a user's own code: package.module:factory or file.py:factory."""
+"""Models and steps from a user's own code: package.module:factory or file.py:factory."""
 
 import importlib
 import importlib.util
@@ -11,16 +11,17 @@ import torch
 from torch import nn
 
 from muse_bench.errors import UsageError
+from muse_bench.step import Step
 
 
-def load_factory(reference: str) -> Callable[[], Any]:
-    """The function that `reference` names.
+def load_factory(reference: str, what: str = "model") -> Callable[..., Any]:
+    """The function that `reference` names; `what` it makes is for the message.
 
     Raises: UsageError when there is no such file, module or function, or importing it raises.
     """
     source, _, name = reference.rpartition(":")
     if not source or not name.isidentifier():
-        raise UsageError(f"'{reference}' does not name a model: write package.module:factory or file.py:factory")
+        raise UsageError(f"'{reference}' does not name a {what}: write package.module:factory or file.py:factory")
     module = _import_file(Path(source)) if source.endswith(".py") else _import_module(source)
     factory = getattr(module, name, None)
     if not callable(factory):
@@ -40,10 +41,46 @@ def build_external(reference: str) -> nn.Module:
     except torch.cuda.OutOfMemoryError:
         raise  # no mistake of the factory's: the case does not fit
     except (Exception, SystemExit) as error:
-        raise UsageError(f"the factory '{reference}' raised {_one_line(error)}") from error
+        raise UsageError(f"the factory '{reference}' raised {one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"the factory '{reference}' returned {type(model).__name__}, not an nn.Module")
     return model
+
+
+def build_setup(reference: str, device: torch.device) -> Step:
+    """The step that the function `reference` sets up on the device.
+
+    Raises: UsageError when the function cannot be found, raises, returns something else than a Step, or puts parameters
+        or inputs on another device; torch.cuda.OutOfMemoryError as it is.
+    """
+    function = load_factory(reference, "setup")
+    try:
+        step = function(device)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        advice = "" if device.type == "cuda" else " (for a prediction it is given the device 'meta': build there)"
+        raise UsageError(f"the setup '{reference}' raised {one_line(error)}{advice}") from error
+    if not isinstance(step, Step):
+        raise UsageError(f"the setup '{reference}' returned {type(step).__name__}, not a muse_bench.Step")
+    check_device(step, device, f"the setup '{reference}'")
+    return step
+
+
+def check_device(step: Step, device: torch.device, whose: str) -> None:
+    """Raises: UsageError when a parameter or an input of the step is on another kind of device."""
+    parts = [("parameters", parameter) for model in models_of(step) for parameter in model.parameters()]
+    for what, tensor in [*parts, *(("inputs", tensor) for tensor in step.inputs)]:
+        if tensor.device.type != device.type:
+            raise UsageError(
+                f"{whose} has {what} on {tensor.device.type}, not on {device.type}: "
+                "build them on the device that the function is given"
+            )
+
+
+def models_of(step: Step) -> tuple[nn.Module, ...]:
+    """The step's models, one or several."""
+    return (step.model,) if isinstance(step.model, nn.Module) else tuple(step.model)
 
 
 def _import_file(path: Path) -> Any:
@@ -60,7 +97,7 @@ def _import_file(path: Path) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        raise UsageError(f"importing '{path}' raised {_one_line(error)}") from error
+        raise UsageError(f"importing '{path}' raised {one_line(error)}") from error
     return module
 
 
@@ -72,8 +109,9 @@ def _import_module(name: str) -> Any:
     except ModuleNotFoundError as error:
         raise UsageError(f"there is no module '{error.name}' (from '{name}')") from error
     except Exception as error:
-        raise UsageError(f"importing '{name}' raised {_one_line(error)}") from error
+        raise UsageError(f"importing '{name}' raised {one_line(error)}") from error
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The error in one line that is not too long."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -20,7 +20,7 @@ def weigh(case: Case) -> Footprint:
     model = work.model
     assert isinstance(model, LanguageModel)
     gradients = [parameter.nbytes for parameter in model.parameters() if parameter.requires_grad]
-    inputs = [tensor.nbytes for tensor in (work.ids, work.targets) if tensor is not None]
+    inputs = [tensor.nbytes for tensor in work.inputs]
     element = DTYPES[case.autocast or case.dtype].itemsize
     return Footprint(
         parameters=work.parameters,

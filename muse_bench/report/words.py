@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from muse_bench.config import SETUP
 from muse_bench.record import Record, RunFile
 from muse_bench.units import format_bytes
 
@@ -148,6 +149,8 @@ def limit_text(records: Sequence[Record]) -> str:
 
 def protocol(run: RunFile) -> str:
     """What the records have in common: mode, batch, sizes."""
+    if all(record.model.startswith(SETUP) for record in run.records):
+        return "a step of its own"
     wanted: tuple[tuple[str, Callable[[Record], Any]], ...] = (
         ("{}", lambda record: record.mode),
         ("batch {}", lambda record: record.batch),
