@@ -23,7 +23,7 @@ from muse_bench.parts import ROOT, Parts, owner
 from muse_bench.stored import stored
 from muse_bench.streaming.accelerated import arrivals
 from muse_bench.timeline import Label, Op, Trace
-from muse_bench.workload import Workload, build_workload
+from muse_bench.workload import Build, Workload, build_workload
 
 ADD = torch.ops.aten.add.Tensor
 
@@ -239,12 +239,19 @@ def _op_name(func: Any) -> str:
     return str(func)
 
 
-def observe(case: Case, device: torch.device, observer: Observer, steps: int, on_phase: Any = None) -> Workload:
+def observe(
+    case: Case,
+    device: torch.device,
+    observer: Observer,
+    steps: int,
+    on_phase: Any = None,
+    build: Build = build_workload,
+) -> Workload:
     """Builds the case's workload and runs its first steps under the observer; returns the workload."""
     say = on_phase or (lambda _: None)
     with observer, undisturbed(device):
         say("building")
-        work = build_workload(replace(case, execution="eager"), device)  # what a graph replays cannot be watched
+        work = build(replace(case, execution="eager"), device)  # what a graph replays cannot be watched
         with observer.watching(work):
             for step in range(steps):
                 say(f"step {step + 1} of {steps}")

@@ -29,6 +29,7 @@ from muse_bench.streaming.traffic import Traffic, counted
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Run = Callable[["Workload"], None]
+Build = Callable[[Case, torch.device], "Workload"]
 
 
 @dataclass(slots=True)
@@ -113,11 +114,13 @@ def build_workload(
     A step of someone's own brings its optimizer and its batch. `say` hears how far a model has come that takes long.
     Raises: UsageError for a user's factory that fails; HostMemoryShort for weights that host memory has no place for.
     """
-    torch.manual_seed(case.seed)
-    if model is None:
-        model = _build_setup(case, device) if case.has_own_step else _build_model(case, device, say)
     if isinstance(model, Step):
         return _own_workload(case, device, model)
+    torch.manual_seed(case.seed)
+    if case.has_own_step:
+        return _own_workload(case, device, _build_setup(case, device))
+    if model is None:
+        model = _build_model(case, device, say)
     vocab_size = own_vocabulary(model) if case.config is None else None
     vocab_size = vocab_size or case.vocab_size
     training = case.mode in TRAINING_MODES
@@ -155,7 +158,7 @@ def _update_in_backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> N
 
 
 def _build_setup(case: Case, device: torch.device) -> Step:
-    with device, _default_dtype(DTYPES[case.dtype]):
+    with device, default_dtype(DTYPES[case.dtype]):
         return build_setup(case.model.removeprefix(SETUP), device)
 
 
@@ -172,7 +175,7 @@ def _drop(result: object) -> None:
 
 
 def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -> nn.Module:
-    with device, _default_dtype(DTYPES[case.dtype]):
+    with device, default_dtype(DTYPES[case.dtype]):
         if case.config is None:
             return _build_foreign(case).to(device=device, dtype=DTYPES[case.dtype])
         model: nn.Module = LanguageModel(case.config, _room(case), say)
@@ -192,7 +195,8 @@ def _room(case: Case) -> HostRoom:
 
 
 @contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, new tensors are of this dtype unless told."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -90,7 +90,7 @@ def build_cases(
                 mode=mode,
                 dtype=protocol.dtype or (preset.dtype if preset else "fp32"),
                 batch=sizes.batch,
-                seq=sizes.seq,
+                seq=1 if model.startswith(SETUP) else sizes.seq,
                 vocab_size=sizes.vocab,
                 parameters_asked=parameters,
                 autocast=protocol.autocast,

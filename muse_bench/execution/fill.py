@@ -32,6 +32,35 @@ def explained(record: Record, values: dict[str, Any]) -> Record:
     )
 
 
+def closed(record: Record) -> Record:
+    """What the ledger of another run and this record's peak differ by is unattributed."""
+    assert record.ledger is not None
+    assert record.peak_allocated_bytes is not None
+    difference = record.peak_allocated_bytes - record.ledger.total
+    ledger = dataclasses.replace(record.ledger, unattributed=record.ledger.unattributed + difference)
+    return dataclasses.replace(record, ledger=ledger)
+
+
+def predicted(record: Record, case: Case, values: dict[str, Any], gpu: Gpu) -> Record:
+    """The record of a prediction, in full."""
+    peak_reserved = values["peak_reserved_bytes"]
+    return dataclasses.replace(
+        explained(record, values),
+        parameters=values["parameters"],
+        state_per_sequence_bytes=values.get("state_per_sequence_bytes"),
+        peak_allocated_bytes=values["cold_peak_allocated_bytes" if case.single_step else "steady_peak_allocated_bytes"],
+        cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],
+        peak_reserved_bytes=peak_reserved,
+        host_bytes=values["host_bytes"],
+        **link_fields(values, gpu),
+        context_bytes=values["context_bytes"],
+        context_source=gpu.context_source,
+        smallest_budget_bytes=values.get("smallest_budget_bytes"),
+        device_peak_bytes=values["context_bytes"] + peak_reserved,
+        device_peak_provenance="predicted",
+    )
+
+
 def link_fields(values: dict[str, Any], gpu: Gpu) -> dict[str, Any]:
     """What crosses the link between host and device, and the least that takes; no time where nothing does."""
     inward, outward = values.get("to_device_bytes"), values.get("to_host_bytes")

@@ -21,10 +21,11 @@ from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.blank import blank_record
 from muse_bench.execution.fill import (
+    closed,
     explained,
     failure,
-    link_fields,
     noted,
+    predicted,
     what_would_do,
     with_cap,
     with_device,
@@ -170,25 +171,8 @@ class Runner:
             raise
         if (failed := failure(record, result)) is not None:
             return failed
-        values = result["values"]
-        peak_reserved = values["peak_reserved_bytes"]
-        single = case.single_step
-        filled = explained(record, values)
-        return dataclasses.replace(
-            filled if self._explains else dataclasses.replace(filled, modules=(), timeline=()),
-            parameters=values["parameters"],
-            state_per_sequence_bytes=values.get("state_per_sequence_bytes"),
-            peak_allocated_bytes=values["cold_peak_allocated_bytes" if single else "steady_peak_allocated_bytes"],
-            cold_peak_allocated_bytes=values["cold_peak_allocated_bytes"],
-            peak_reserved_bytes=peak_reserved,
-            host_bytes=values["host_bytes"],
-            **link_fields(values, self._gpu),
-            context_bytes=values["context_bytes"],
-            context_source=self._gpu.context_source,
-            smallest_budget_bytes=values.get("smallest_budget_bytes"),
-            device_peak_bytes=values["context_bytes"] + peak_reserved,
-            device_peak_provenance="predicted",
-        )
+        filled = predicted(record, case, result["values"], self._gpu)
+        return filled if self._explains else dataclasses.replace(filled, modules=(), timeline=())
 
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
         record = self._measure_headline(Request(task="peaks", case=case.to_json()), case, say)
@@ -248,12 +232,7 @@ class Runner:
             return noted(record, f"no ledger: {error}")
         if result["status"] != "ok":
             return noted(record, f"no ledger: the instrumented run ended with {result['reason']}")
-        filled = explained(record, result["values"])
-        assert filled.ledger is not None
-        assert record.peak_allocated_bytes is not None
-        difference = record.peak_allocated_bytes - filled.ledger.total
-        ledger = dataclasses.replace(filled.ledger, unattributed=filled.ledger.unattributed + difference)
-        return dataclasses.replace(filled, ledger=ledger)
+        return closed(explained(record, result["values"]))
 
     def _with_proofs(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
         def attempt(limited: Case, context_bytes: int | None) -> Attempt:

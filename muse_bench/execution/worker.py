@@ -22,9 +22,9 @@ import muse_bench
 from muse_bench.config import Case
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Hello, Phase, Request, Result
-from muse_bench.predict.allocator import AllocatorConfig, OutOfMemory
-from muse_bench.predict.capacity import smallest_capacity_bytes
-from muse_bench.timeline import Profile, captured_reserved_bytes, profile
+from muse_bench.execution.settings import allocator_config, allocator_setting
+from muse_bench.predict.allocator import OutOfMemory
+from muse_bench.timeline import profile
 
 ADVICE = " If reserved but unallocated memory is large"  # how PyTorch goes on when memory is short
 
@@ -84,43 +84,16 @@ def _ledger(case: Case, say: Say, request: Request) -> dict[str, Any]:
     from muse_bench.measure.history import record_case
 
     snapshot = request.get("snapshot")
-    trace = record_case(case, say, None if snapshot is None else Path(snapshot))
+    trace = record_case(case, say, snapshot=None if snapshot is None else Path(snapshot))
     say("ledger")
-    return _profile_values(profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config()))
+    return dataclasses.asdict(profile(trace, first_steady_step=case.first_steady_step, config=allocator_config()))
 
 
 def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
-    from muse_bench.predict.compiler import deferred_compiler
-    from muse_bench.predict.gpus import OWN_STREAM_BYTES, find_gpu
-    from muse_bench.predict.trace import trace_case
+    from muse_bench.execution.prediction import predicted_values
 
     torch.set_num_threads(1)  # what is computed is small: threads would mostly wait for one another, on a busy machine
-    assert case.gpu is not None  # the runner names one
-    gpu = find_gpu(case.gpu)
-    with contextlib.nullcontext() if case.config is None else deferred_compiler():
-        trace, work = trace_case(case, gpu, say)
-    say("replaying the allocator")
-    found = profile(trace, first_steady_step=case.first_steady_step, config=_allocator_config())
-    context = gpu.context_bytes + trace.libraries_bytes
-    if case.execution == "graph":
-        reserved = captured_reserved_bytes(trace, _allocator_config(), captures=not case.single_step)
-        found = dataclasses.replace(found, peak_reserved_bytes=reserved)
-        context += OWN_STREAM_BYTES
-    smallest = None
-    if request.get("smallest"):
-        say("looking for the least memory that does")
-        smallest = context + smallest_capacity_bytes(trace, _allocator_config())
-    figures = {
-        "parameters": work.parameters,
-        "host_bytes": work.host_bytes(),
-        "to_device_bytes": None if work.traffic is None else work.traffic.to_device_bytes,
-        "to_host_bytes": None if work.traffic is None else work.traffic.to_host_bytes,
-        "new_token_to_device_bytes": work.new_token_bytes,
-        "state_per_sequence_bytes": work.state_per_sequence_bytes,
-        "context_bytes": context,
-        "smallest_budget_bytes": smallest,
-    }
-    return {**_profile_values(found), **figures}
+    return predicted_values(case, say, smallest=bool(request.get("smallest")))[0]
 
 
 def _prove(case: Case, say: Say, request: Request) -> dict[str, Any]:
@@ -151,25 +124,13 @@ TASKS: dict[str, Callable[[Case, Say, Request], dict[str, Any]]] = {
 }
 
 
-def _profile_values(found: Profile) -> dict[str, Any]:
-    return dataclasses.asdict(found)
-
-
-def _allocator_config() -> AllocatorConfig:
-    return AllocatorConfig.from_environment_string(_allocator_setting())
-
-
-def _allocator_setting() -> str:
-    return os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
-
-
 def _environment() -> dict[str, Any]:
     return {
         "muse_bench": muse_bench.__version__,
         "torch": torch.__version__,
         "triton": _triton_version(),
         "cuda": torch.version.cuda,
-        "allocator_config": _allocator_setting(),
+        "allocator_config": allocator_setting(),
         "cublas_workspace_config": os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""),
         "python": platform.python_version(),
         "platform": platform.system().lower(),

@@ -4,8 +4,9 @@ It runs apart from the run that gives the headline numbers, so that watching can
 """
 
 import collections
+import contextlib
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from muse_bench.config import Case
 from muse_bench.observe import Observer, observe
 from muse_bench.record import write_whole
 from muse_bench.timeline import Event, Label, Trace
-from muse_bench.workload import Workload
+from muse_bench.workload import Build, Workload, build_workload
 
 HISTORY_ENTRIES = 5_000_000
 WORKSPACE = Label("workspace", "(libraries)")
@@ -39,25 +40,55 @@ class HistoryObserver(Observer):
             self.sightings.append((len(self.trace.ops) - 1, tensor.untyped_storage().data_ptr(), label))
 
 
-def record_case(case: Case, say: Callable[[str], None], snapshot: Path | None = None) -> Trace:
+def record_case(
+    case: Case,
+    say: Callable[[str], None],
+    build: Build = build_workload,
+    *,
+    keeps_earlier: bool = False,
+    snapshot: Path | None = None,
+) -> Trace:
     """Runs the case's first steps under the history and returns what they allocated, workspaces told apart.
 
-    With `snapshot` the history has stacks too, and is written to that file for PyTorch's visualiser.
+    With `keeps_earlier` also what was there before, which a step that was built earlier works on. With `snapshot` the
+    history has stacks too, and is written to that file for PyTorch's visualiser.
     """
     device = torch.device("cuda", torch.cuda.current_device())
     torch.cuda.init()
     observer = HistoryObserver()
-    stacks = None if snapshot is None else "all"
-    torch.cuda.memory._record_memory_history("all", context=stacks, stacks="python", max_entries=HISTORY_ENTRIES)
-    try:
-        work = observe(case, device, observer, case.traced_steps, say)
+    with recorded_history(stacks=snapshot is not None):
+        earlier = live_blocks() if keeps_earlier else []
+        work = observe(case, device, observer, case.traced_steps, say, build)
         torch.cuda.synchronize()
-        return _finish(observer, work, snapshot)
+        return finish(observer, work, earlier, snapshot)
+
+
+@contextlib.contextmanager
+def recorded_history(*, stacks: bool = False) -> Iterator[None]:
+    """Inside, the allocator keeps its history, with the stacks of who allocated if wanted."""
+    context = "all" if stacks else None
+    torch.cuda.memory._record_memory_history("all", context=context, stacks="python", max_entries=HISTORY_ENTRIES)
+    try:
+        yield
     finally:
         torch.cuda.memory._record_memory_history(None)
 
 
-def _finish(observer: HistoryObserver, work: Workload, file: Path | None) -> Trace:
+def live_blocks() -> list[tuple[int, int]]:
+    """The address and size in bytes of all that is allocated on the current device."""
+    device = torch.cuda.current_device()
+    return [
+        (block["address"], block["requested_size"])
+        for segment in torch.cuda.memory._snapshot()["segments"]
+        if segment["device"] == device
+        for block in segment["blocks"]
+        if block["state"] == "active_allocated"
+    ]
+
+
+def finish(
+    observer: HistoryObserver, work: Workload, earlier: Sequence[tuple[int, int]] = (), file: Path | None = None
+) -> Trace:
     """Frees the libraries' workspaces as the very last thing: what that frees is what they held."""
     observer.phase = "cleared"
     clearing = observer.begin_op("clear workspaces")
@@ -66,14 +97,23 @@ def _finish(observer: HistoryObserver, work: Workload, file: Path | None) -> Tra
     if file is not None:
         write_whole(file, pickle.dumps(snapshot))
     del work  # alive until here, so that its memory was not freed by the clearing operation
-    return trace_of(observer, snapshot["device_traces"][torch.cuda.current_device()], clearing)
+    return trace_of(observer, snapshot["device_traces"][torch.cuda.current_device()], clearing, earlier)
 
 
-def trace_of(observer: HistoryObserver, entries: Iterable[dict[str, Any]], clearing: int) -> Trace:
-    """The history's entries as events; what was sighted at an address, and what the clearing freed, as labels."""
+def trace_of(
+    observer: HistoryObserver,
+    entries: Iterable[dict[str, Any]],
+    clearing: int,
+    earlier: Sequence[tuple[int, int]] = (),
+) -> Trace:
+    """The history's entries as events; what was sighted at an address, and what the clearing freed, as labels.
+
+    `earlier` are the addresses and sizes of what was there before the history, all of it from its first operation on.
+    """
     trace = observer.trace
     sightings = collections.deque(observer.sightings)
-    live: dict[int, int] = {}  # address -> key
+    live = {address: -number for number, (address, _) in enumerate(earlier, 1)}  # address -> key
+    trace.events += [Event(True, live[address], size, 0) for address, size in earlier]
 
     def apply_sightings(before: int) -> None:
         while sightings and sightings[0][0] < before:

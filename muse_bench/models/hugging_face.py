@@ -1,6 +1,7 @@
 """Models of transformers by config, with random weights and no network: hf:gpt2, or hf:./folder with a config.json."""
 
 import difflib
+import importlib
 import importlib.util
 import os
 from pathlib import Path
@@ -29,15 +30,12 @@ def build_hugging_face(reference: str, seq: int) -> nn.Module:
     reach = getattr(config, "max_position_embeddings", None)
     if isinstance(reach, int) and seq > reach:
         raise UsageError(f"'{reference}' has {reach:,} positions, and --seq is {seq:,}: give --seq {reach} or less")
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise UsageError(
-            f"'{reference}' is of type {config.model_type}, which is no causal language model: use --setup"
-        )
+    names = importlib.import_module("transformers.models.auto.modeling_auto").MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if (kind := config.model_type) not in names:
+        raise UsageError(f"'{reference}' is of type {kind}, which is no causal language model: use --setup")
     try:
-        model: nn.Module = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        auto = importlib.import_module("transformers").AutoModelForCausalLM
+        model: nn.Module = auto.from_config(config, trust_remote_code=False)
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # whatever sizes that do not fit each other, or a package that is missing, lead to
@@ -53,22 +51,21 @@ def own_vocabulary(model: nn.Module) -> int | None:
 
 def _config(name: str) -> Any:
     os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is imported
-    from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
+    auto = importlib.import_module("transformers").AutoConfig
+    known = importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING
     folder = Path(name).expanduser()
     if name and (folder / "config.json").is_file():
         try:
-            return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a broken config.json leads to
             raise UsageError(f"'{folder / 'config.json'}' is no config of transformers: {one_line(error)}") from error
-    if name not in CONFIG_MAPPING:
-        close = _close(name, list(CONFIG_MAPPING.keys()))
+    if name not in known:
+        close = _close(name, list(known.keys()))
         raise UsageError(
             f"'{name}' is no folder with a config.json, and no type of model that transformers knows{close}; "
             "nothing is downloaded"
         )
-    return AutoConfig.for_model(name)
+    return auto.for_model(name)
 
 
 def _close(name: str, known: list[str]) -> str:

@@ -18,7 +18,7 @@ from muse_bench.predict.gpus import Gpu, cublas_workspace_bytes, cublaslt_worksp
 from muse_bench.predict.meta_cache import MetaCache
 from muse_bench.predict.untraceable import explain
 from muse_bench.timeline import Event, Label, Trace
-from muse_bench.workload import DTYPES, Workload
+from muse_bench.workload import DTYPES, Build, Workload, build_workload
 
 WORKSPACE = Label("workspace", "(libraries)")
 
@@ -115,7 +115,7 @@ class MetaObserver(Observer):
         )
 
 
-def trace_case(case: Case, gpu: Gpu, on_phase: Any = None) -> tuple[Trace, Workload]:
+def trace_case(case: Case, gpu: Gpu, on_phase: Any = None, build: Build = build_workload) -> tuple[Trace, Workload]:
     """Traces the case's first steps as they would run on the GPU.
 
     Raises: UntraceableModel for a model that needs a GPU to run, UsageError for a factory that fails.
@@ -127,7 +127,7 @@ def trace_case(case: Case, gpu: Gpu, on_phase: Any = None) -> tuple[Trace, Workl
         indices = values.KeepIndices() if case.config is None else contextlib.nullcontext()
         try:
             with indices:
-                work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase)
+                work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase, build)
         except UsageError:
             raise
         except Exception as error:
