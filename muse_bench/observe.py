@@ -176,8 +176,18 @@ class Observer(TorchDispatchMode):
         scopes.leave()
         if torch._C._current_graph_task_id() != -1:  # an update in the middle of backward
             self.phase = self._phase_before
-        for parameter, name in self._parts.updated():
-            for value in optimizer.state[parameter].values():
+        self._label_state(optimizer, self._parts.updated())
+
+    def label_state(self, optimizer: torch.optim.Optimizer) -> None:
+        """Names the state and the gradients that there are before anything has run."""
+        self._label_state(optimizer, self._parts.all_parameters())
+        for parameter, name in self._parts.all_parameters():
+            if parameter.grad is not None:
+                self.label(parameter.grad, Label("gradients", name))
+
+    def _label_state(self, optimizer: torch.optim.Optimizer, owned: Iterable[tuple[Tensor, str]]) -> None:
+        for parameter, name in owned:
+            for value in optimizer.state.get(parameter, {}).values():
                 if isinstance(value, Tensor):
                     self.label(value, Label("optimizer_state", name))
 

@@ -35,15 +35,19 @@ def build_external(reference: str) -> nn.Module:
     Raises: UsageError when the factory cannot be found, raises, or returns something else than an nn.Module;
         torch.cuda.OutOfMemoryError as it is.
     """
-    factory = load_factory(reference)
+    return called(load_factory(reference), reference)
+
+
+def called(factory: Callable[..., Any], name: str) -> nn.Module:
+    """The model that the factory of this name returns. Raises: as `build_external`."""
     try:
         model = factory()
     except torch.cuda.OutOfMemoryError:
         raise  # no mistake of the factory's: the case does not fit
     except (Exception, SystemExit) as error:
-        raise UsageError(f"the factory '{reference}' raised {one_line(error)}") from error
+        raise UsageError(f"the factory '{name}' raised {one_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise UsageError(f"the factory '{reference}' returned {type(model).__name__}, not an nn.Module")
+        raise UsageError(f"the factory '{name}' returned {type(model).__name__}, not an nn.Module")
     return model
 
 
@@ -53,29 +57,30 @@ def build_setup(reference: str, device: torch.device) -> Step:
     Raises: UsageError when the function cannot be found, raises, returns something else than a Step, or puts parameters
         or inputs on another device; torch.cuda.OutOfMemoryError as it is.
     """
-    function = load_factory(reference, "setup")
+    return set_up(load_factory(reference, "setup"), reference, device)
+
+
+def set_up(function: Callable[..., Any], name: str, device: torch.device) -> Step:
+    """The step that the function of this name sets up on the device. Raises: as `build_setup`."""
     try:
         step = function(device)
     except torch.cuda.OutOfMemoryError:
         raise
     except (Exception, SystemExit) as error:
         advice = "" if device.type == "cuda" else " (for a prediction it is given the device 'meta': build there)"
-        raise UsageError(f"the setup '{reference}' raised {one_line(error)}{advice}") from error
+        raise UsageError(f"the setup '{name}' raised {one_line(error)}{advice}") from error
     if not isinstance(step, Step):
-        raise UsageError(f"the setup '{reference}' returned {type(step).__name__}, not a muse_bench.Step")
-    check_device(step, device, f"the setup '{reference}'")
+        raise UsageError(f"the setup '{name}' returned {type(step).__name__}, not a muse_bench.Step")
+    check_device(step, device, f"the setup '{name}'", "build them on the device that the function is given")
     return step
 
 
-def check_device(step: Step, device: torch.device, whose: str) -> None:
+def check_device(step: Step, device: torch.device, whose: str, advice: str) -> None:
     """Raises: UsageError when a parameter or an input of the step is on another kind of device."""
     parts = [("parameters", parameter) for model in models_of(step) for parameter in model.parameters()]
     for what, tensor in [*parts, *(("inputs", tensor) for tensor in step.inputs)]:
         if tensor.device.type != device.type:
-            raise UsageError(
-                f"{whose} has {what} on {tensor.device.type}, not on {device.type}: "
-                "build them on the device that the function is given"
-            )
+            raise UsageError(f"{whose} has {what} on {tensor.device.type}, not on {device.type}: {advice}")
 
 
 def models_of(step: Step) -> tuple[nn.Module, ...]:
