@@ -47,7 +47,7 @@ class Vram:
         """
         from muse_bench.api import find
 
-        record, places = find(model, self.backend, None if self.backend == "cuda" else self.gpu, options)
+        record, places = find(model, self.backend, self.gpu, options)
         if record.status != "ok":
             pytest.fail(f"{record.model}: {record.status}: {record.reason}", pytrace=False)
         self.found.append((record, places))

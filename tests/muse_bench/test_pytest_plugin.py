@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from muse_bench import api, pytest_plugin  # noqa: F401  torch must not be imported anew in each project
-from muse_bench.execution import here  # noqa: F401
+import muse_bench
 
 pytest_plugins = ["pytester"]
 
@@ -38,6 +37,13 @@ MODELS = """
 """
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imported():
+    """All that a prediction imports: pytester drops what a project's tests import, and torch stands no second time."""
+    nn = pytest.importorskip("torch.nn")
+    muse_bench.predict(lambda: nn.Embedding(8, 8), vocab=8, seq=8)
+
+
 @pytest.fixture
 def project(pytester, monkeypatch):
     """Runs a project whose tests are MODELS and what is given; `settings` are its [tool.muse-bench]."""
@@ -48,10 +54,8 @@ def project(pytester, monkeypatch):
             "[tool.pytest.ini_options]\n" + (f"[tool.muse-bench]\n{settings}" if settings else "")
         )
         pytester.makepyfile(test_it=MODELS + body)
-        known = (
-            pytester._request.config.pluginmanager.list_plugin_distinfo()
-        )  # where it is installed it loads by itself
-        installed = any(plugin.__name__ == "muse_bench.pytest_plugin" for plugin, _ in known)
+        # Where the package is installed, with its entry point, the plugin loads by itself.
+        installed = pytester._request.config.pluginmanager.has_plugin("muse-bench")
         given = () if installed else ("-p", "muse_bench.pytest_plugin")
         return pytester.runpytest_inprocess(*given, "--strict-markers", "-p", "no:cacheprovider", *arguments)
 
