@@ -111,7 +111,7 @@ def _explanation(record: "Record", places: dict[str, str], limit: Limit) -> str:
     over = f"{format_bytes(needed - allowed)} more than the limit of {format_bytes(allowed)}{headroom}"
     lines = [f"{whose} needs {format_bytes(needed)}: {over}", "", "What holds the most at the peak, MiB:"]
     for one in largest_contributors(record, CONTRIBUTORS):
-        place = places.get(BLOCKS.sub(r"\1", one.module), "") or places.get("" if one.module == "(model)" else "?", "")
+        place = places.get(BLOCKS.sub(r"\1", one.module), "")
         category = one.category.replace("_", " ")
         lines.append(f"{format_mib(one.held_bytes):>10}  {category:<21}  {one.module}  {place}".rstrip())
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from muse_bench.config import SETUP
 from muse_bench.errors import UsageError
 from muse_bench.models.external import called, check_device, one_line, set_up
+from muse_bench.parts import ROOT, owner
 from muse_bench.step import Step
 
 Given = nn.Module | Step | Callable[..., nn.Module | Step]
@@ -89,9 +90,9 @@ def places_of(model: nn.Module) -> dict[str, str]:
     """Where the class of each module stands, as file.py:line: for PyTorch's own that of the module around it."""
     places: dict[str, str] = {}
     for name, module in model.named_modules():
-        around = places.get(name.rpartition(".")[0]) if name else None
+        around = places.get(owner(name)) if name else None
         if (place := _place(type(module)) or around) is not None:
-            places[name] = place
+            places[name or ROOT] = place
     return places
 
 
