@@ -21,7 +21,7 @@ MODEL, PROTOCOL, RUNNING, OUTPUT = "Model", "Protocol", "Where and how it runs",
 ModelOrSetup = Annotated[
     str | None,
     typer.Argument(
-        metavar="[MODEL]",
+        metavar="MODEL",
         help="A preset, a variant such as ultra+mixer_rank=16, package.module:factory, file.py:factory, or hf:NAME: "
         "a type of model or a folder with a config.json, by transformers.",
         show_default=False,
