@@ -29,7 +29,7 @@ def test_links_lead_to_files_that_are_there(path: Path) -> None:
 
 def shown(path: Path) -> Iterator[list[str]]:
     """The commands in a document's blocks of code, as words; comments and redirections left out."""
-    for block in re.findall(r"```[a-z]*\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
+    for block in re.findall(r"```[^\n]*\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL):
         for line in block.splitlines():
             _, found, command = line.partition("muse-bench ")
             if found and not line.lstrip().startswith("#") and "=" not in line.partition("muse-bench")[0]:
