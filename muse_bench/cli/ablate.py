@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from muse_bench.cli.cases import build_cases
+from muse_bench.cli.charts import ChartOptions
 from muse_bench.cli.options import MODEL, Backend, BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
 from muse_bench.cli.sheets import Names, Quality, distinct, read_quality, run_shown, show_saved
 from muse_bench.models.ablation import route
@@ -27,6 +28,7 @@ def ablate(
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
+    charts: ChartOptions,
     source: Annotated[
         str, typer.Option("--from", metavar="NAME", help="The preset or variant to begin with.", rich_help_panel=MODEL)
     ] = "baseline",
@@ -60,10 +62,10 @@ def ablate(
         return sheets(run, runs)
 
     if saved is not None:
-        return show_saved([saved], draw, options.output, runs, pictures)
+        return show_saved([saved], draw, options.output, runs, pictures, charts)
     models = route(source, target)
     if names:
         typer.echo(distinct(models))
         return 0
 
-    return run_shown(build_cases(models, sizes, protocol, budget), backend, options, draw, models[0], pictures)
+    return run_shown(build_cases(models, sizes, protocol, budget), backend, options, draw, models[0], pictures, charts)

@@ -8,14 +8,17 @@ import typer
 
 from muse_bench.analysis.accuracy import pair_up
 from muse_bench.cli import console
+from muse_bench.cli.charts import ChartOptions
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.record import RunFile, join_commands, read_run_file, write_whole
 from muse_bench.report import html, words
 from muse_bench.report.accuracy import accuracy_sheets
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
 
 
 def accuracy(
+    charts: ChartOptions,
     records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Measured and predicted record files.")],
     output: Annotated[
         Path | None,
@@ -37,19 +40,26 @@ def accuracy(
         raise UsageError(f"{output}: unknown suffix '{output.suffix}': use .md or {html.SUFFIX}")
     if output is not None and output.suffix == html.SUFFIX:
         html.check()
+    charts.check()
     runs = [read_run_file(path) for path in records]
     if not pair_up(record for run in runs for record in run.records):
         raise UsageError("no case is both measured and predicted for the same GPU in these files")
     sheets = accuracy_sheets(runs)
     if output is not None:
         write_whole(output, _page(runs, sheets) if output.suffix == html.SUFFIX else render_markdown(*sheets))
+    if charts.charts is not None:
+        charts.write(_pictures(runs))
     console.stdout().print(render_terminal(*sheets))
     return ExitCode.OK
 
 
-def _page(runs: Sequence[RunFile], sheets: Sequence[Sheet]) -> str:
+def _pictures(runs: Sequence[RunFile]) -> Sequence[Picture]:
     from muse_bench.report.charts import accuracy as charts  # altair is slow to import
 
+    return charts.pictures(runs)
+
+
+def _page(runs: Sequence[RunFile], sheets: Sequence[Sheet]) -> str:
     command = join_commands(run.command for run in runs)
     environments = [run.environment for run in runs]
     facts = [
@@ -58,4 +68,4 @@ def _page(runs: Sequence[RunFile], sheets: Sequence[Sheet]) -> str:
         ("software", "; ".join(dict.fromkeys(map(words.software, runs)))),
         ("commit", ", ".join(dict.fromkeys(filter(None, (one.commit for one in environments))))),
     ]
-    return html.render_sheets(sheets[0].title, facts, sheets, charts.pictures(runs), command)
+    return html.render_sheets(sheets[0].title, facts, sheets, _pictures(runs), command)

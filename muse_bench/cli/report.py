@@ -9,7 +9,7 @@ import typer
 
 from muse_bench.analysis.comparison import add_reductions, choose_baseline
 from muse_bench.cli import console
-from muse_bench.cli.charts import check_charts, write_charts
+from muse_bench.cli.charts import ChartOptions
 from muse_bench.cli.options import OUTPUT, Baseline, Output
 from muse_bench.cli.outputs import Outputs, embedded
 from muse_bench.errors import ExitCode, UsageError
@@ -22,6 +22,7 @@ TERMINAL = "table"
 
 
 def report(
+    pictures: ChartOptions,
     records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Files that --output x.json wrote.")],
     format_name: Annotated[
         str,
@@ -35,16 +36,6 @@ def report(
         ),
     ] = None,
     baseline: Baseline = None,
-    charts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Write each chart as a file of its own into this folder.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    chart_format: Annotated[
-        str,
-        typer.Option("--chart-format", metavar="FORMAT", help="svg or png, for --charts.", rich_help_panel=OUTPUT),
-    ] = "svg",
 ) -> int:
     """Render saved records again, as a table or in another format.
 
@@ -65,8 +56,7 @@ def report(
         raise UsageError(f"unknown format '{format_name}': choose from {', '.join((TERMINAL, *formats()))}")
     if format_name != TERMINAL:
         formats()[format_name].check()
-    if charts is not None:
-        check_charts(charts, chart_format)
+    pictures.check()
     outputs = Outputs(output or (), formats().values())
     runs = _merge([_read(path) for path in records])
     if baseline is not None:
@@ -75,8 +65,10 @@ def report(
     if into is not None:
         write_whole(into, embedded(into, records[0].stem, document(formats()["markdown"], runs)))
     outputs.write(*runs)
-    if charts is not None:
-        write_charts(charts, chart_format, runs)
+    if pictures.charts is not None:
+        from muse_bench.report.charts import records as charts  # altair is slow to import
+
+        pictures.write(*(charts.pictures(run.records) for run in runs))
     if text is not None:
         typer.echo(text, nl=False)
     else:

@@ -10,6 +10,7 @@ import typer
 from muse_bench.analysis.comparison import add_reductions
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli import console
+from muse_bench.cli.charts import NO_CHARTS, ChartOptions, Draws
 from muse_bench.cli.options import OUTPUT, Backend, RunOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.run import case_status, run_cases
@@ -23,7 +24,6 @@ from muse_bench.report.charts.picture import Picture
 from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
 
 Draw = Callable[[RunFile], Sequence[Sheet]]
-Draws = Callable[[RunFile], Sequence[Picture]]
 Quality = Annotated[
     list[Path] | None,
     typer.Option(
@@ -75,13 +75,21 @@ def show_saved(
     output: Sequence[Path] | None,
     beside: Sequence[QualityRun] = (),
     pictures: Draws = no_pictures,
+    charts: ChartOptions = NO_CHARTS,
 ) -> ExitCode:
     """Shows and writes saved runs as one. Raises: UsageError when one cannot be read, holds nothing or differs."""
+    charts.check()
     outputs = Outputs(output or (), sheet_formats(draw, beside, pictures))
     run = joined([_not_empty(path) for path in paths], paths)
     outputs.write(run)
+    _write_charts(charts, pictures, run)
     console.stdout().print(render_terminal(*draw(run)))
     return case_status(run)
+
+
+def _write_charts(charts: ChartOptions, pictures: Draws, run: RunFile) -> None:
+    if charts.charts is not None:  # altair is slow to import
+        charts.write(pictures(run))
 
 
 def joined(runs: Sequence[RunFile], paths: Sequence[Path]) -> RunFile:
@@ -114,8 +122,10 @@ def run_shown(
     draw: Draw,
     baseline: str | None = None,
     pictures: Draws = no_pictures,
+    charts: ChartOptions = NO_CHARTS,
 ) -> ExitCode:
     """Runs the cases, with reductions against the baseline if there is one, and shows and writes their sheets."""
+    charts.check()
 
     def finish(records: Sequence[Record]) -> tuple[Record, ...]:
         compared = records if baseline is None else add_reductions(records, baseline)
@@ -129,6 +139,7 @@ def run_shown(
         show=lambda run: render_terminal(*draw(run)),
         written=sheet_formats(draw, pictures=pictures),
     )
+    _write_charts(charts, pictures, run)
     return case_status(run)
 
 

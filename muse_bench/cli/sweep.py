@@ -8,6 +8,7 @@ import typer
 
 from muse_bench.analysis.sweep import PARAMS
 from muse_bench.cli.cases import build_cases, split_models
+from muse_bench.cli.charts import ChartOptions
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
     MODEL,
@@ -34,6 +35,7 @@ def sweep(
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
+    charts: ChartOptions,
     models: Models = DEFAULT_MODELS,
     param: Annotated[
         str, typer.Option(metavar="NAME", help=f"What grows: {', '.join(PARAMS)}.", rich_help_panel=MODEL)
@@ -81,7 +83,7 @@ def sweep(
         return charts.pictures(run, param, first)
 
     if saved:
-        return show_saved(saved, draw, options.output, pictures=pictures)
+        return show_saved(saved, draw, options.output, pictures=pictures, charts=charts)
     names = split_models(models)
     if param in ("layers", "d-model", "vocab") and any(":" in name for name in names):
         raise UsageError(f"--param {param} is for presets: a model of your own keeps its sizes; use seq or batch")
@@ -90,7 +92,7 @@ def sweep(
         for value in wanted
         for case in build_cases(names, dataclasses.replace(sizes, **{FIELDS[param]: value}), protocol, budget)
     ]
-    return run_shown(cases, backend, options, draw, pictures=pictures)
+    return run_shown(cases, backend, options, draw, pictures=pictures, charts=charts)
 
 
 def parse_values(text: str) -> list[int]:

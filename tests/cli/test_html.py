@@ -98,11 +98,32 @@ def test_a_sweep_as_html_has_a_chart_for_each_table(call, runner, tmp_path):
     assert charts(tmp_path / "b.html") == 2
 
 
+@pytest.mark.parametrize("how", ["saved", "run"])
+def test_the_charts_of_a_sweep_as_files(call, runner, tmp_path, how):
+    runner.fields = lambda case: {"step_time_seconds": case.seq / 1e3}
+    arguments = ("sweep", "--models", "ultra", "--values", "1000..4000", "-o", "a.json")
+    assert call(*arguments, *(("--charts", "p") if how == "run" else ())) == 0
+    if how == "saved":
+        assert call("sweep", "--from", "a.json", "--charts", "p") == 0
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {
+        "growth-peak-allocated.svg",
+        "growth-time-per-step.svg",
+    }
+
+
+def test_charts_that_cannot_be_written_stop_a_run_before_it_begins(call, runner, tmp_path, capsys):
+    assert call("ablate", "--to", "ultra", "--charts", "no/such") == 2
+    said = capsys.readouterr()
+    assert "no/such: cannot be written" in said.err
+    assert not said.out
+
+
 def test_accuracy_as_html(call, saved, tmp_path, capsys):
     text = (tmp_path / "peaks.json").read_text()
     (tmp_path / "measured.json").write_text(text.replace('"predicted"', '"measured"'))
-    assert call("accuracy", "measured.json", "peaks.json", "-o", "a.html") == 0
+    assert call("accuracy", "measured.json", "peaks.json", "-o", "a.html", "--charts", "p") == 0
     assert charts(tmp_path / "a.html") == 2
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {"predicted-measured.svg", "errors.svg"}
     assert call("accuracy", "measured.json", "peaks.json", "-o", "a.csv") == 2
     assert "use .md or .html" in " ".join(capsys.readouterr().err.split())
 
