@@ -66,6 +66,5 @@ def _page(runs: Sequence[RunFile], sheets: Sequence[Sheet]) -> str:
         ("figures", "measured and predicted"),
         ("GPU", ", ".join(dict.fromkeys(filter(None, (one.gpu for one in environments))))),
         ("software", "; ".join(dict.fromkeys(map(words.software, runs)))),
-        ("commit", ", ".join(dict.fromkeys(filter(None, (one.commit for one in environments))))),
     ]
     return html.render_sheets(sheets[0].title, facts, sheets, _pictures(runs), command)

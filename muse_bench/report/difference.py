@@ -198,6 +198,5 @@ def _unchanged(difference: Difference, changed: Sequence[Pair]) -> list[str]:
 
 
 def origin(run: RunFile) -> str:
-    """Where a run's records are from, and of which commit."""
-    commit = f", commit {words.plain(run.environment.commit)}" if run.environment.commit else ""
-    return f"{words.origin(run)}; {words.software(run)}{commit}"
+    """Where a run's records are from."""
+    return f"{words.origin(run)}; {words.software(run)}"
