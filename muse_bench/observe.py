@@ -20,6 +20,7 @@ from muse_bench import scopes
 from muse_bench.config import Case
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.parts import ROOT, Parts, owner
+from muse_bench.places import places_of
 from muse_bench.stored import stored
 from muse_bench.streaming.accelerated import arrivals
 from muse_bench.timeline import Label, Op, Trace
@@ -267,4 +268,5 @@ def observe(
                 say(f"step {step + 1} of {steps}")
                 observer.begin_step()
                 work.step()
+    observer.trace.places = places_of(work.model)
     return work

@@ -56,10 +56,14 @@ LEDGER_FIELDS: tuple[str, ...] = tuple(part.name for part in dataclasses.fields(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModuleRow:
-    """What one part of the model holds at the peak: its path, and bytes by ledger category."""
+    """What one part of the model holds at the peak: its path, and bytes by ledger category.
+
+    `source` is where its class stands, as file.py:line; None where that is not known.
+    """
 
     module: str
     ledger: Ledger
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +184,8 @@ class Record:
             ledger=None if ledger is None else _ledger(ledger, whole=True),
             proof=None if proof is None else _proof(proof),
             modules=tuple(
-                ModuleRow(module=str(row["module"]), ledger=_ledger(row["ledger"])) for row in rows["modules"]
+                ModuleRow(module=str(row["module"]), ledger=_ledger(row["ledger"]), source=_text(row.get("source")))
+                for row in rows["modules"]
             ),
             timeline=tuple(
                 TimelinePoint(phase=str(row["phase"]), ledger=_ledger(row["ledger"])) for row in rows["timeline"]
@@ -309,7 +314,13 @@ def _compact(record: Record) -> dict[str, Any]:
     for name in ("modules", "timeline"):
         for row in values[name]:
             row["ledger"] = {part: size for part, size in row["ledger"].items() if size}
+            if row.get("source", "") is None:
+                del row["source"]
     return values
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
 
 
 def _ledger(values: dict[str, Any], *, whole: bool = False) -> Ledger:

@@ -5,7 +5,7 @@ through the allocator gives every block its real size, so the parts of the ledge
 """
 
 import bisect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -47,7 +47,7 @@ class Trace:
 
     `labels` names allocations by key; what has no label is judged by its lifetime. `segments` holds the (address,
     size) of each segment that a recorded run took, in order; it is empty for a prediction. `libraries_bytes` is what a
-    prediction expects libraries to take outside the allocator.
+    prediction expects libraries to take outside the allocator. `places` says where the modules' classes stand.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -56,6 +56,7 @@ class Trace:
     steps: list[int] = field(default_factory=list)
     segments: list[tuple[int, int]] = field(default_factory=list)
     libraries_bytes: int = 0
+    places: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def profile(
         steady_peak_allocated_bytes=levels[peak],
         peak_reserved_bytes=allocator.peak_reserved_bytes,
         ledger=_sum(live),
-        modules=_by_module(live),
+        modules=_by_module(live, trace.places),
         timeline=_timeline(trace, sizes, categories, span, peak),
     )
 
@@ -204,11 +205,14 @@ def _sum(live: Iterable[_Live]) -> Ledger:
     return Ledger(**totals)
 
 
-def _by_module(live: Iterable[_Live]) -> tuple[ModuleRow, ...]:
+def _by_module(live: Iterable[_Live], places: Mapping[str, str]) -> tuple[ModuleRow, ...]:
     groups: dict[str, list[_Live]] = {}
     for one in live:
         groups.setdefault(one.module, []).append(one)
-    rows = [ModuleRow(module=module or "(outside any module)", ledger=_sum(group)) for module, group in groups.items()]
+    rows = [
+        ModuleRow(module=module or "(outside any module)", ledger=_sum(group), source=places.get(module))
+        for module, group in groups.items()
+    ]
     return tuple(sorted(rows, key=lambda row: -row.ledger.total))
 
 

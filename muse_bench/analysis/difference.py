@@ -32,12 +32,16 @@ PARTS = {f"{LEDGER}{part}" if part in FIGURES else part: part for part in LEDGER
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a figure was and is, of a whole case or of one of its modules; None where it is not known."""
+    """What a figure was and is, of a whole case or of one of its modules; None where it is not known.
+
+    `source` is where the module's class stands, as file.py:line.
+    """
 
     what: str
     before: Figure
     after: Figure
     module: str | None = None
+    source: str | None = None
 
     @property
     def growth(self) -> Figure:
@@ -171,9 +175,10 @@ def places(pair: Pair) -> list[Change]:
         for what, part in PARTS.items():
             if _held(old, module, part) != _held(new, module, part):
                 groups.setdefault((pattern(module), what, *sizes), []).append(module)
+    sources = {row.module: row.source for record in (pair.before, pair.after) for row in record.modules}
     found = [
-        Change(what, _sum(old, modules, PARTS[what]), _sum(new, modules, PARTS[what]), span(modules))
-        for (_, what, *_), modules in groups.items()
+        Change(what, _sum(old, names, PARTS[what]), _sum(new, names, PARTS[what]), span(names), sources[names[0]])
+        for (_, what, *_), names in groups.items()
     ]
     return sorted((one for one in found if one.growth), key=lambda one: one.growth or 0, reverse=True)
 

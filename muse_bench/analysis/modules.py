@@ -34,7 +34,11 @@ def collapse_blocks(modules: Sequence[ModuleRow]) -> list[ModuleRow]:
     for row in modules:
         groups.setdefault((pattern(row.module), row.ledger.parameters), []).append(row)
     rows = [
-        ModuleRow(module=span([row.module for row in group]), ledger=sum_ledgers(row.ledger for row in group))
+        ModuleRow(
+            module=span([row.module for row in group]),
+            ledger=sum_ledgers(row.ledger for row in group),
+            source=group[0].source,
+        )
         for group in groups.values()
     ]
     return sorted(rows, key=lambda row: row.ledger.total, reverse=True)

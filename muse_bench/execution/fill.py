@@ -25,7 +25,10 @@ def explained(record: Record, values: dict[str, Any]) -> Record:
     return dataclasses.replace(
         record,
         ledger=Ledger(**values["ledger"]),
-        modules=tuple(ModuleRow(module=row["module"], ledger=Ledger(**row["ledger"])) for row in values["modules"]),
+        modules=tuple(
+            ModuleRow(module=row["module"], ledger=Ledger(**row["ledger"]), source=row.get("source"))
+            for row in values["modules"]
+        ),
         timeline=tuple(
             TimelinePoint(phase=point["phase"], ledger=Ledger(**point["ledger"])) for point in values["timeline"]
         ),

@@ -18,7 +18,8 @@ from muse_bench.execution.settings import allocator_config
 from muse_bench.measure.cuda import measure_peaks
 from muse_bench.measure.history import HistoryObserver, finish, live_blocks, record_case, recorded_history
 from muse_bench.measure.nvml import NvmlSampler
-from muse_bench.models.given import Given, build_given, places_of
+from muse_bench.models.given import Given, build_given
+from muse_bench.places import places_of
 from muse_bench.predict.gpus import Gpu
 from muse_bench.record import Record
 from muse_bench.step import Step

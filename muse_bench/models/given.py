@@ -3,7 +3,6 @@
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 from muse_bench.config import SETUP
 from muse_bench.errors import UsageError
 from muse_bench.models.external import called, check_device, one_line, set_up
-from muse_bench.parts import ROOT, owner
 from muse_bench.step import Step
 
 Given = nn.Module | Step | Callable[..., nn.Module | Step]
-TORCH = Path(str(torch.__file__)).parent
 
 
 def name_of(given: Given) -> str:
@@ -84,25 +81,6 @@ def copied(model: nn.Module, device: torch.device) -> nn.Module:
             f"{type(model).__name__} cannot be copied ({one_line(error)}): give a function that builds it, "
             "such as lambda: MyModel()"
         ) from error
-
-
-def places_of(model: nn.Module) -> dict[str, str]:
-    """Where the class of each module stands, as file.py:line: for PyTorch's own that of the module around it."""
-    places: dict[str, str] = {}
-    for name, module in model.named_modules():
-        around = places.get(owner(name)) if name else None
-        if (place := _place(type(module)) or around) is not None:
-            places[name or ROOT] = place
-    return places
-
-
-def _place(kind: type) -> str | None:
-    try:
-        path = Path(inspect.getfile(kind))
-        line = inspect.getsourcelines(kind)[1]
-    except (OSError, TypeError):  # a class that was made in no file
-        return None
-    return None if path.is_relative_to(TORCH) else f"{path}:{line}"
 
 
 def _models(model: nn.Module | Sequence[nn.Module]) -> Sequence[nn.Module]:

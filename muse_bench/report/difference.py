@@ -59,14 +59,17 @@ def figures_sheet(name: str, pair: Pair) -> Sheet:
 
 
 def places_sheet(name: str, found: Sequence[Change]) -> Sheet:
-    """Where in one case: modules and categories."""
+    """Where in one case: modules and categories, and the lines of the modules' classes where they are known."""
     rows = [
-        (words.plain(one.module or ""), words.CATEGORIES[PARTS[one.what]], *cells(one)[:3])
-        for one in found[:MOST_PLACES]
+        (words.plain(_place(one)), words.CATEGORIES[PARTS[one.what]], *cells(one)[:3]) for one in found[:MOST_PLACES]
     ]
     more = len(found) - MOST_PLACES
     notes = (f"and {more} smaller",) if more > 0 else ()
     return Sheet(f"{name}: where", ("module", "category", *HEADINGS[:3]), rows, labels=2, notes=notes)
+
+
+def _place(one: Change) -> str:
+    return " ".join(filter(None, (one.module, one.source)))
 
 
 def title(what: str) -> str:

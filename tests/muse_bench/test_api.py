@@ -13,7 +13,7 @@ from torch import nn
 
 import muse_bench
 from muse_bench.errors import UntraceableModel, UsageError
-from muse_bench.models.given import places_of
+from muse_bench.places import places_of
 from muse_bench.record import read_run_file
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "api.md"
@@ -188,7 +188,9 @@ def test_measuring_and_watching_without_a_gpu_names_predict():
 def test_the_place_of_a_module_is_its_class_or_the_one_around_it():
     places = places_of(Model())
     line = Path(__file__).read_text().splitlines().index("class Model(nn.Module):") + 1
-    assert places == dict.fromkeys(("(model)", "table", "head"), f"{__file__}:{line}")
+    assert places == dict.fromkeys(
+        ("(model)", "table", "head"), f"{Path(__file__).relative_to(Path.cwd()).as_posix()}:{line}"
+    )
 
 
 def test_every_example_of_the_document_runs():

@@ -213,6 +213,14 @@ def test_an_answer_of_another_predictor_is_bytes_or_nothing(changed, answer):
     assert "'peers'" in refusal(changed(lambda values, record: record["peers"].update(accelerate=answer)))
 
 
+def test_where_a_module_stands_is_kept_and_left_out_where_it_is_not_known(run, path):
+    rows = (ModuleRow(module="head", ledger=POWERS, source="m.py:3"), ModuleRow(module="other", ledger=POWERS))
+    placed = dataclasses.replace(run.records[0], modules=rows)
+    write_whole(path, dataclasses.replace(run, records=(placed,)).to_json())
+    assert ["source" in row for row in json.loads(path.read_text())["records"][0]["modules"]] == [True, False]
+    assert read_run_file(path).records == (placed,)
+
+
 def test_an_unknown_part_of_a_ledger_is_refused(changed):
     """Its bytes would be left out of the sum."""
     assert "'colour'" in refusal(changed(lambda values, record: record["ledger"].update(colour=7)))

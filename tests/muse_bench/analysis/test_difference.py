@@ -103,6 +103,13 @@ def test_places_come_by_growth_with_equal_blocks_as_one(make_record):
     ]
 
 
+def test_a_place_has_the_line_that_its_module_has_now(make_record):
+    """The line of the older commit, where something else stands by now."""
+    before, after = ((ModuleRow(module="head", ledger=Ledger(gradients=n), source=f"m.py:{n}"),) for n in (4, 8))
+    (pair,) = match([make_record(modules=before)], [make_record(modules=after)]).pairs
+    assert [one.source for one in places(pair)] == ["m.py:8"]
+
+
 def test_without_a_table_of_modules_on_one_side_there_are_no_places(make_record):
     """Else every module of the other side would have grown from nothing."""
     assert _places(make_record, (), _rows(head=5)) == []
