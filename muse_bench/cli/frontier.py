@@ -32,7 +32,7 @@ from muse_bench.errors import ExitCode, UsageError
 from muse_bench.execution.at_hand import AT_HAND
 from muse_bench.execution.runner import Runner
 from muse_bench.record import Record, RunFile
-from muse_bench.report import Format, formats
+from muse_bench.report import Format, formats, html
 from muse_bench.report.frontier import sheets
 from muse_bench.report.sheet import render_markdown, render_terminal
 from muse_bench.units import MIB, parse_bytes, parse_percent
@@ -97,10 +97,16 @@ def frontier(
         for case in build_cases(split_models(models), sizes, protocol, budget)
     ]
     found: Found = {}
-    ours: Format[RunFile] = Format(
-        "markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]))
+
+    def page(run: RunFile) -> str:
+        drawn = sheets(run, [*found.values()])
+        return html.render_sheets("What fits", html.origin(run.environment), drawn, (), run.command)
+
+    ours: tuple[Format[RunFile], ...] = (
+        Format("markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]))),
+        Format("html", html.SUFFIX, False, page, html.check),
     )
-    outputs = Outputs(options.output or (), [*({**formats(), ours.name: ours}).values()])
+    outputs = Outputs(options.output or (), [*({**formats(), **{one.name: one for one in ours}}).values()])
     keep_runs(
         _runs(found, lines, limits, options, check),
         outputs,

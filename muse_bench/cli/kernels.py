@@ -21,14 +21,21 @@ from muse_bench.kernel_bench import benchmarks
 from muse_bench.kernel_bench.benchmark import OURS
 from muse_bench.kernel_bench.record import KernelRun, read_kernel_file
 from muse_bench.kernel_bench.runner import KernelRunner, Planned
-from muse_bench.report import Format
+from muse_bench.report import Format, html
 from muse_bench.report.kernels import kernel_sheets, render_csv
 from muse_bench.report.sheet import render_markdown, render_terminal
+
+
+def _page(run: KernelRun) -> str:
+    facts = html.origin(run.environment)
+    return html.render_sheets("Speed and memory of the kernels", facts, kernel_sheets(run), (), run.command)
+
 
 FORMATS: tuple[Format[KernelRun], ...] = (
     Format("json", ".json", False, lambda run: run.to_json()),
     Format("csv", ".csv", False, render_csv),
     Format("markdown", ".md", True, lambda run: render_markdown(*kernel_sheets(run), command=run.command)),
+    Format("html", html.SUFFIX, False, _page, html.check),
 )
 
 

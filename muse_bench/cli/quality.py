@@ -23,7 +23,7 @@ from muse_bench.quality.record import CorpusFacts, QualityRun, TokenizerFacts, m
 from muse_bench.quality.runner import Plan, QualityRunner
 from muse_bench.quality.sources import PYTHON, hub_dataset, installed_python, text_files
 from muse_bench.quality.tokens import TokenFiles, cache_folder, check_vocabulary, prepare_tokens
-from muse_bench.report import Format
+from muse_bench.report import Format, html
 from muse_bench.report.quality import quality_sheets, render_csv
 from muse_bench.report.sheet import render_markdown, render_terminal
 from muse_bench.units import parse_bytes
@@ -87,6 +87,12 @@ def train(
 
 
 def quality_formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
+    """How trainings are written, beside this baseline."""
+
+    def page(run: QualityRun) -> str:
+        found = quality_sheets(run, _known(run, baseline))
+        return html.render_sheets("Quality after equal tokens", html.origin(run.environment), found, (), run.command)
+
     return (
         Format("json", ".json", False, lambda run: run.to_json()),
         Format("csv", ".csv", False, render_csv),
@@ -96,6 +102,7 @@ def quality_formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
             True,
             lambda run: render_markdown(*quality_sheets(run, _known(run, baseline)), command=run.command),
         ),
+        Format("html", html.SUFFIX, False, page, html.check),
     )
 
 

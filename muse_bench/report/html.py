@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from muse_bench.analysis.modules import collapse_blocks
 from muse_bench.errors import UsageError
-from muse_bench.record import LEDGER_FIELDS, Ledger, Record, RunFile
+from muse_bench.record import LEDGER_FIELDS, Environment, Ledger, Record, RunFile
 from muse_bench.report import columns, words
 from muse_bench.report.charts.picture import Picture
 from muse_bench.report.page import Facts, Part, page
@@ -48,6 +48,12 @@ def facts(run: RunFile) -> Facts:
         ("reduction against", ", ".join(sorted({one.reduction_against for one in records if one.reduction_against}))),
         ("verdict", words.limit_text(records).removeprefix("Verdict: ").rstrip(".")),
     )
+
+
+def origin(environment: Environment) -> Facts:
+    """The same of what is no table of records: the machine and the software."""
+    empty = RunFile(environment=environment, records=())
+    return (("GPU", environment.gpu or ""), ("software", words.software(empty)))
 
 
 def _parts(run: RunFile) -> Iterator[Part]:

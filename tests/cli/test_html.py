@@ -1,5 +1,7 @@
 """HTML and charts from the command line: which files there are, what is in them, and what is refused before a run."""
 
+from pathlib import Path
+
 import pytest
 
 from muse_bench.report import html
@@ -145,3 +147,18 @@ def test_a_snapshot_needs_a_gpu(call, runner, tmp_path, capsys):
     assert not any(made.cases for made in runner.made)
     assert call("measure", "ultra", "--snapshot", "a.pickle") == 0
     assert str(runner.made[-1].options["snapshot"]) == "a.pickle"
+
+
+@pytest.mark.parametrize(("command", "name"), [("kernels", "kernels"), ("quality", "quality-streamed")])
+def test_what_is_no_table_of_records_as_html(call, tmp_path, command, name):
+    saved = Path(__file__).parents[2] / "reports" / "h200" / f"{name}.json"
+    assert call(command, "--from", str(saved), "-o", "a.html") == 0
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "NVIDIA H200" in text
+    assert "<table>" in text
+
+
+def test_a_frontier_as_html_has_the_frontier_and_not_its_cases(call, runner, tmp_path):
+    runner.peaks = {"ultra": lambda case: case.batch << 10}
+    assert call("frontier", "--models", "ultra", "--vary", "batch", "--budgets", "8GiB", "-o", "a.html") == 0
+    assert "What fits" in (tmp_path / "a.html").read_text(encoding="utf-8")
