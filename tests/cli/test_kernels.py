@@ -141,7 +141,7 @@ def test_the_timeout_reaches_the_workers(call, machine):
         (["--only", "flash"], "the kernels are"),
         (["--timeout", "0"], "--timeout 0"),
         (["--timeout", "nan"], "--timeout nan"),
-        (["-o", "a.html"], ".csv, .html, .json, .md"),
+        (["-o", "a.pdf"], ".csv, .html, .json, .md"),
         (["-o", "no/a.json"], "no/a.json"),
         (["--from", "none.json"], "none.json: cannot be read"),
         (["--from", "other.json"], "other.json: not a record file"),

@@ -142,7 +142,7 @@ def test_a_run_that_failed_is_told_by_the_exit_code(call, workers, capsys):
         ((*SHORT, "--vocab", "200"), "--vocab 200 is too small"),
         ((*SHORT, "--timeout", "0"), "--timeout 0"),
         ((*SHORT, "--hf-dataset", "wikitext"), "choose one"),
-        ((*SHORT, "-o", "a.html"), ".csv, .html, .json, .md"),
+        ((*SHORT, "-o", "a.pdf"), ".csv, .html, .json, .md"),
         ((*SHORT, "-o", "book.json"), "book.json: not a record file"),
         (("--from", "book.json"), "book.json: not a record file"),
     ],
