@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from muse_bench.execution.here import Found
     from muse_bench.models.given import Given
 
 
@@ -63,7 +62,7 @@ def predict(model: "str | Given", *, gpu: str = DEFAULT_GPU, **options: Unpack[O
             process, and nothing that you hold is changed.
     Raises: UsageError for a wrong option or a model that cannot be built; UntraceableModel for one that needs a GPU.
     """
-    return find(model, "predict", gpu, options)[0]
+    return find(model, "predict", gpu, options)
 
 
 def measure(model: "str | Given", **options: Unpack[Options]) -> Record:
@@ -72,7 +71,7 @@ def measure(model: "str | Given", **options: Unpack[Options]) -> Record:
     A name is measured in processes of its own. What is given is measured in this process, less what this held before.
     Raises: UsageError where there is no GPU, and as `predict`.
     """
-    return find(model, "cuda", None, options)[0]
+    return find(model, "cuda", None, options)
 
 
 class Watched:
@@ -110,29 +109,23 @@ def watch(
     seen._record = judge(found[0])
 
 
-def find(model: "str | Given", backend: Backend, gpu: str | None, options: Options) -> "Found":
-    """The record, and where the classes of its modules stand where that is known: of what is given."""
+def find(model: "str | Given", backend: Backend, gpu: str | None, options: Options) -> Record:
+    """The record of a model, on whichever backend."""
     if backend == "auto":
         backend = "cuda" if _has_cuda() else "predict"
     gpu = None if backend == "cuda" else gpu
     if isinstance(model, str):
-        return _find_named(model, backend, gpu, options)
+        case = _case(model, options)
+        with Runner(backend, workspace=case.workspace, gpu=gpu) as runner:
+            (record,) = runner.run([case])
+        return judge(record)
     from muse_bench.execution import here
     from muse_bench.models.given import name_of
 
     case, casts = _case(name_of(model), options), "dtype" in options
     if backend == "cuda":
-        record, places = here.measure_here(case, model, casts=casts)
-    else:
-        record, places = here.predict_here(case, model, choose_gpu(gpu or DEFAULT_GPU), casts=casts)
-    return judge(record), places
-
-
-def _find_named(model: str, backend: Backend, gpu: str | None, options: Options) -> "Found":
-    case = _case(model, options)
-    with Runner(backend, workspace=case.workspace, gpu=gpu) as runner:
-        (record,) = runner.run([case])
-    return judge(record), {}
+        return judge(here.measure_here(case, model, casts=casts))
+    return judge(here.predict_here(case, model, choose_gpu(gpu or DEFAULT_GPU), casts=casts))
 
 
 def _case(name: str, options: Options) -> Case:

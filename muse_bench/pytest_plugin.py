@@ -3,7 +3,6 @@
 Imports no torch, and nothing of muse-bench, before a test asks for the fixture.
 """
 
-import re
 import tomllib
 from collections.abc import Generator
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ MARKER = "limit_vram(size, *, gpu, headroom): fail when what the fixture `vram` 
 SETTINGS = ("backend", "gpu", "headroom")
 BACKENDS = ("auto", "cuda", "predict")
 CONTRIBUTORS = 10
-BLOCKS = re.compile(r"(?<![^.])(\d+)-\d+(?![^.])")  # blocks of a kind that are summed up, such as blocks.0-11.ffn
 KEY = pytest.StashKey["Vram"]()
 
 
@@ -38,7 +36,7 @@ class Vram:
 
     backend: Any
     gpu: str | None
-    found: "list[tuple[Record, dict[str, str]]]" = field(default_factory=list)
+    found: "list[Record]" = field(default_factory=list)
 
     def __call__(self, model: "str | Given", **options: "Unpack[Options]") -> "Record":
         """The model's record, by `muse_bench.predict` or `measure`, whose arguments it takes.
@@ -47,10 +45,10 @@ class Vram:
         """
         from muse_bench.api import find
 
-        record, places = find(model, self.backend, self.gpu, options)
+        record = find(model, self.backend, self.gpu, options)
         if record.status != "ok":
             pytest.fail(f"{record.model}: {record.status}: {record.reason}", pytrace=False)
-        self.found.append((record, places))
+        self.found.append(record)
         return record
 
 
@@ -89,9 +87,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         found = item.stash[KEY].found if KEY in item.stash else []
         if not found:
             pytest.fail("limit_vram looks at what the fixture vram finds: call vram(model) in the test", pytrace=False)
-        record, places = max(found, key=lambda one: _device_bytes(one[0]))
+        record = max(found, key=_device_bytes)
         if _device_bytes(record) > limit.size_bytes * (1 - limit.headroom):
-            pytest.fail(_explanation(record, places, limit), pytrace=False)
+            pytest.fail(_explanation(record, limit), pytrace=False)
     return result
 
 
@@ -100,7 +98,7 @@ def _device_bytes(record: "Record") -> int:
     return record.device_peak_bytes or record.peak_reserved_bytes or 0
 
 
-def _explanation(record: "Record", places: dict[str, str], limit: Limit) -> str:
+def _explanation(record: "Record", limit: Limit) -> str:
     """The limit and by how much it is passed, then who holds the most at the peak of allocation, and where that is."""
     from muse_bench.analysis.modules import largest_contributors
     from muse_bench.units import format_bytes, format_mib
@@ -111,9 +109,8 @@ def _explanation(record: "Record", places: dict[str, str], limit: Limit) -> str:
     over = f"{format_bytes(needed - allowed)} more than the limit of {format_bytes(allowed)}{headroom}"
     lines = [f"{whose} needs {format_bytes(needed)}: {over}", "", "What holds the most at the peak, MiB:"]
     for one in largest_contributors(record, CONTRIBUTORS):
-        place = places.get(BLOCKS.sub(r"\1", one.module), "")
         category = one.category.replace("_", " ")
-        lines.append(f"{format_mib(one.held_bytes):>10}  {category:<21}  {one.module}  {place}".rstrip())
+        lines.append(f"{format_mib(one.held_bytes):>10}  {category:<21}  {one.module}  {one.source or ''}".rstrip())
     return "\n".join(lines)
 
 

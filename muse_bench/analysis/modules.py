@@ -12,11 +12,12 @@ _INDEX = re.compile(r"(?<![^.])(\d+)(?![^.])")
 
 @dataclass(frozen=True, slots=True)
 class Contributor:
-    """One module's bytes in one ledger category."""
+    """One module's bytes in one ledger category; `source` is where its class stands, as file.py:line."""
 
     module: str
     category: str
     held_bytes: int
+    source: str | None = None
 
 
 def sum_ledgers(ledgers: Iterable[Ledger]) -> Ledger:
@@ -50,7 +51,9 @@ def largest_contributors(record: Record, count: int) -> list[Contributor]:
     if not rows and record.ledger is not None:
         rows = [ModuleRow(module="model", ledger=record.ledger)]
     held = [
-        Contributor(row.module, category, getattr(row.ledger, category)) for row in rows for category in LEDGER_FIELDS
+        Contributor(row.module, category, getattr(row.ledger, category), row.source)
+        for row in rows
+        for category in LEDGER_FIELDS
     ]
     largest = sorted(held, key=lambda contributor: contributor.held_bytes, reverse=True)[:count]
     return [contributor for contributor in largest if contributor.held_bytes > 0]

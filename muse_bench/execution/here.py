@@ -29,10 +29,7 @@ from muse_bench.workload import DTYPES, Workload, build_workload, default_dtype
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-Found = tuple[Record, dict[str, str]]  # and where the classes of the model's modules stand
-
-
-def predict_here(case: Case, given: Given, gpu: Gpu, *, casts: bool) -> Found:
+def predict_here(case: Case, given: Given, gpu: Gpu, *, casts: bool) -> Record:
     """The prediction of the case for what was given; with `casts` the model is brought into the case's dtype.
 
     Raises: UntraceableModel for a step that needs a GPU to run, UsageError for what cannot be built.
@@ -41,10 +38,10 @@ def predict_here(case: Case, given: Given, gpu: Gpu, *, casts: bool) -> Found:
     record = blank_record(case, "predicted", gpu.title)
     with torch.random.fork_rng(devices=()):
         values, work = predicted_values(case, _ignore, build=lambda case, device: _build(case, given, device, casts))
-    return _found(predicted(record, case, values, gpu), work)
+    return _of_model(predicted(record, case, values, gpu), work)
 
 
-def measure_here(case: Case, given: Given, *, casts: bool) -> Found:
+def measure_here(case: Case, given: Given, *, casts: bool) -> Record:
     """The same measured on this process's CUDA device, less what the process held there before.
 
     A Step lies on the device already, so what was there before counts with it.
@@ -66,11 +63,11 @@ def measure_here(case: Case, given: Given, *, casts: bool) -> Found:
         peaks["peak_reserved_bytes"] -= reserved
         if view.process_peak_bytes is not None:
             view = dataclasses.replace(view, process_peak_bytes=view.process_peak_bytes - reserved)
-        record, places = _found(with_device(dataclasses.replace(record, **peaks), view), work)
+        record = _of_model(with_device(dataclasses.replace(record, **peaks), view), work)
         del work
         trace = record_case(case, _ignore, lambda case, device: _build(case, given, device, casts), keeps_earlier=own)
     values = dataclasses.asdict(profile(trace, first_steady_step=case.first_steady_step, config=allocator_config()))
-    return closed(explained(record, values)), places
+    return closed(explained(record, values))
 
 
 def cuda_device(what: str, instead: str) -> torch.device:
@@ -136,6 +133,7 @@ def _explained(case: Case, step: Step, device: torch.device) -> Iterator[dict[st
                 yield values
         torch.cuda.synchronize()
         trace = finish(observer, work, earlier)
+        trace.places = places_of(work.model)
     values.update(dataclasses.asdict(profile(trace, first_steady_step=0, config=allocator_config())))
 
 
@@ -144,10 +142,6 @@ def _build(case: Case, given: Given, device: torch.device, casts: bool) -> Workl
     with default_dtype(DTYPES[case.dtype]) if casts else contextlib.nullcontext():
         built = build_given(given, device, DTYPES[case.dtype] if casts else None)
     return build_workload(case, device, built)
-
-
-def _found(record: Record, work: Workload) -> Found:
-    return _of_model(record, work), places_of(work.model)
 
 
 def _of_model(record: Record, work: Workload) -> Record:

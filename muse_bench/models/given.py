@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from muse_bench.config import SETUP
 from muse_bench.errors import UsageError
-from muse_bench.models.external import called, check_device, one_line, set_up
+from muse_bench.models.external import called, check_device, models_of, one_line, set_up
 from muse_bench.step import Step
 
 Given = nn.Module | Step | Callable[..., nn.Module | Step]
@@ -22,7 +22,7 @@ def name_of(given: Given) -> str:
     Raises: UsageError for what is no model, no step and no function.
     """
     if isinstance(given, Step):
-        return SETUP + "+".join(type(model).__name__ for model in _models(given.model))
+        return SETUP + "+".join(type(model).__name__ for model in models_of(given))
     if not callable(given):
         kind = type(given).__name__
         raise UsageError(f"{kind} is no model: give a name, an nn.Module, a muse_bench.Step or a function")
@@ -81,10 +81,6 @@ def copied(model: nn.Module, device: torch.device) -> nn.Module:
             f"{type(model).__name__} cannot be copied ({one_line(error)}): give a function that builds it, "
             "such as lambda: MyModel()"
         ) from error
-
-
-def _models(model: nn.Module | Sequence[nn.Module]) -> Sequence[nn.Module]:
-    return (model,) if isinstance(model, nn.Module) else model
 
 
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
