@@ -12,7 +12,7 @@ from muse_bench.analysis.claims.figures import (
     TableParameters,
 )
 from muse_bench.analysis.claims.question import Question
-from muse_bench.analysis.claims.rule import Rule
+from muse_bench.analysis.claims.rule import Rule, numbered
 from muse_bench.analysis.claims.sizes import (
     CROSS_ENTROPY,
     LARGE,
@@ -36,12 +36,12 @@ MUSE = Reduction(training("muse", WIDE, 1), "baseline", apart=True)
 def evaluation() -> dict[str, Rule]:
     """The rule of each figure, by id."""
     return {
-        **_numbered(1, [*_tables(TABLE, 16), *_tables(REFERENCE, 8)]),
-        **_numbered(7, [*_alone("50000", LARGE, 4), *_alone("10000", SHALLOW, 2)]),
-        **_numbered(13, [*_replaced(SHALLOW, 2, 8), *_replaced(WIDE, 1, 16)]),
-        **_numbered(21, _breakdown()),
-        **_numbered(29, _techniques()),
-        **_numbered(34, _everything()),
+        **numbered("E", 1, [*_tables(TABLE, 16), *_tables(REFERENCE, 8)]),
+        **numbered("E", 7, [*_alone("50000", LARGE, 4), *_alone("10000", SHALLOW, 2)]),
+        **numbered("E", 13, [*_replaced(SHALLOW, 2, 8), *_replaced(WIDE, 1, 16)]),
+        **numbered("E", 21, _breakdown()),
+        **numbered("E", 29, _techniques()),
+        **numbered("E", 34, _everything()),
         "E37": Rule(
             protocol="a vision, not attempted",
             ours=LargestTrained(),
@@ -198,7 +198,3 @@ def _everything() -> tuple[Rule, ...]:
             reason="Ultra takes {theirs} less than baseline, and muse {ours} less in training, workspaces apart.",
         ),
     )
-
-
-def _numbered(first: int, rules: "list[Rule] | tuple[Rule, ...]") -> dict[str, Rule]:
-    return {f"E{first + place:02}": rule for place, rule in enumerate(rules)}

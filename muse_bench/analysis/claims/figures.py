@@ -64,31 +64,45 @@ class Recorded(Figure):
 
 
 @dataclass(frozen=True, slots=True)
-class Peak(Recorded):
-    """The most that is allocated at once, MiB; `apart` leaves out the libraries' workspaces."""
+class OfOne(Recorded):
+    """A figure of one record."""
 
     question: Question
-    apart: bool = False
 
     @property
     def questions(self) -> Sequence[Question]:
+        """The question alone."""
         return (self.question,)
+
+
+@dataclass(frozen=True, slots=True)
+class OfTwo(Recorded):
+    """A figure of a model's record and another's, of the same question."""
+
+    question: Question
+    against: str
+
+    @property
+    def questions(self) -> Sequence[Question]:
+        """The question about both models."""
+        return (self.question, self.question.of(self.against))
+
+
+@dataclass(frozen=True, slots=True)
+class Peak(OfOne):
+    """The most that is allocated at once, MiB; `apart` leaves out the libraries' workspaces."""
+
+    apart: bool = False
 
     def of(self, rows: Rows, evidence: Evidence) -> float | None:
         return _peak(rows.records[0], self.apart)
 
 
 @dataclass(frozen=True, slots=True)
-class Reduction(Recorded):
+class Reduction(OfTwo):
     """How much less a model's peak is than another's in the same mode, percent."""
 
-    question: Question
-    against: str
     apart: bool = False
-
-    @property
-    def questions(self) -> Sequence[Question]:
-        return (self.question, self.question.of(self.against))
 
     def of(self, rows: Rows, evidence: Evidence) -> float | None:
         ours, theirs = (_peak(record, self.apart) for record in rows.records)
@@ -96,15 +110,8 @@ class Reduction(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Saved(Recorded):
+class Saved(OfTwo):
     """How much a model's peak is below another's, MiB."""
-
-    question: Question
-    against: str
-
-    @property
-    def questions(self) -> Sequence[Question]:
-        return (self.question, self.question.of(self.against))
 
     def of(self, rows: Rows, evidence: Evidence) -> float | None:
         ours, theirs = (_peak(record, apart=False) for record in rows.records)
@@ -112,48 +119,33 @@ class Saved(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class BeforeStep(Recorded):
+class BeforeStep(OfOne):
     """What is allocated before a step: the parameters, and workspaces that earlier runs of a process left, MiB."""
 
-    question: Question
     workspaces: int
 
-    @property
-    def questions(self) -> Sequence[Question]:
-        return (self.question,)
-
     def of(self, rows: Rows, evidence: Evidence) -> float | None:
-        return _before(rows.records[0], self.workspaces * evidence.workspace_bytes)
+        return _before(rows.records[0], self.workspaces, evidence)
 
 
 @dataclass(frozen=True, slots=True)
-class PeakLessBefore(Recorded):
+class PeakLessBefore(OfOne):
     """The peak less what is allocated before the step, MiB."""
 
-    question: Question
     workspaces: int
-
-    @property
-    def questions(self) -> Sequence[Question]:
-        return (self.question,)
 
     def of(self, rows: Rows, evidence: Evidence) -> float | None:
         peak = _peak(rows.records[0], apart=False)
-        before = _before(rows.records[0], self.workspaces * evidence.workspace_bytes)
+        before = _before(rows.records[0], self.workspaces, evidence)
         return None if peak is None or before is None else peak - before
 
 
 @dataclass(frozen=True, slots=True)
-class Part(Recorded):
+class Part(OfOne):
     """What some modules, or some categories of the ledger, hold at the peak, MiB."""
 
-    question: Question
     module: str = ""
     categories: tuple[str, ...] = LEDGER_FIELDS
-
-    @property
-    def questions(self) -> Sequence[Question]:
-        return (self.question,)
 
     def of(self, rows: Rows, evidence: Evidence) -> float | None:
         record = rows.records[0]
@@ -166,16 +158,10 @@ class Part(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Slowdown(Recorded):
+class Slowdown(OfTwo):
     """How many times as long a step takes as another model's."""
 
-    question: Question
-    against: str
     timed = True
-
-    @property
-    def questions(self) -> Sequence[Question]:
-        return (self.question, self.question.of(self.against))
 
     def of(self, rows: Rows, evidence: Evidence) -> float | None:
         ours, theirs = (record.step_time_seconds for record in rows.records)
@@ -183,14 +169,8 @@ class Slowdown(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Fits(Recorded):
+class Fits(OfOne):
     """The verdict for 8 GiB less a tenth, where it is clear."""
-
-    question: Question
-
-    @property
-    def questions(self) -> Sequence[Question]:
-        return (self.question,)
 
     def of(self, rows: Rows, evidence: Evidence) -> str | None:
         verdict = rows.records[0].verdict
@@ -339,5 +319,6 @@ def _peak(record: Record, apart: bool) -> float | None:
     return None if record.peak_allocated_bytes is None else (record.peak_allocated_bytes - workspace) / MIB
 
 
-def _before(record: Record, workspaces_bytes: int) -> float | None:
-    return None if record.ledger is None else (record.ledger.parameters + workspaces_bytes) / MIB
+def _before(record: Record, workspaces: int, evidence: Evidence) -> float | None:
+    held = workspaces * evidence.workspace_bytes
+    return None if record.ledger is None else (record.ledger.parameters + held) / MIB

@@ -1,7 +1,6 @@
 """How the figures of the final report (F01 to F75) are settled."""
 
 from muse_bench.analysis.claims.figures import (
-    BeforeStep,
     Compression,
     FewerParameters,
     Figure,
@@ -10,19 +9,27 @@ from muse_bench.analysis.claims.figures import (
     Growth,
     Nothing,
     Peak,
-    PeakLessBefore,
     Possible,
     QualityLoss,
     Reduction,
-    Slowdown,
+)
+from muse_bench.analysis.claims.models import (
+    BOTH,
+    HALF,
+    MUSE_TRAINING,
+    of_encoder,
+    of_level,
+    read_less,
+    read_slower,
+    trained_less,
+    trained_slower,
+    worse_by,
 )
 from muse_bench.analysis.claims.question import Question
-from muse_bench.analysis.claims.rule import Better, Rule
+from muse_bench.analysis.claims.rule import Better, Rule, numbered
 from muse_bench.analysis.claims.sizes import (
     LARGE,
     LARGE_MUSE,
-    ONE_PASS,
-    ONE_STEP,
     REFERENCE,
     ask,
     last_logits,
@@ -32,17 +39,9 @@ from muse_bench.analysis.claims.sizes import (
 )
 from muse_bench.config import Sizes
 
-HALF = "encoder+dtype=fp16"
 STANDARD_AS_RUN = "standard+ffn_rank=d/8"  # the default of the published code, where the report says d/16
 QUANTISED = ask("extreme", "inference", REFERENCE, 2, micro_batch=1)
-BOTH = 2  # handles of cuBLAS in a process that has trained: those of the forward and of the backward thread
-TWO_MODES = (
-    "An inference peak is divided by a training baseline, which is no reduction; like for like, workspaces apart, with "
-    "our kernels it is {sound}."
-)
 OWN_FIGURES = " The report's own peaks of inference, 38.2 and 143.3 MiB, give 73.3 %."
-MUSE_TRAINING = Reduction(training("muse"), "baseline", apart=True)
-MUSE_READING = Reduction(last_logits("muse"), "baseline", apart=True)
 LEVELS = ("standard", "ultra", "extreme", "ultimate")
 
 
@@ -50,7 +49,7 @@ def final_report() -> dict[str, Rule]:
     """The rule of each figure, by id."""
     return {
         "F01": trained_less("ultra"),
-        "F02": read_less("ultimate", OWN_FIGURES),
+        "F02": read_less(one_pass("ultimate"), OWN_FIGURES),
         "F03": Rule(
             protocol="parameters of the tensor-train embedding against a dense one, at their ranks 16, 4, 3 and 2",
             theirs=Compression(REFERENCE, (16, 4, 3, 2)),
@@ -70,18 +69,18 @@ def final_report() -> dict[str, Rule]:
         "F05": trained_less("standard"),
         "F06": trained_less("ultra"),
         "F07": trained_less("extreme"),
-        "F08": read_less("ultimate", OWN_FIGURES),
-        **{f"F{9 + place:02}": _read_slower(level) for place, level in enumerate(LEVELS)},
-        **{f"F{13 + place:02}": _trained_slower(level) for place, level in enumerate(LEVELS[:2])},
+        "F08": read_less(one_pass("ultimate"), OWN_FIGURES),
+        **{f"F{9 + place:02}": read_slower(level) for place, level in enumerate(LEVELS)},
+        **{f"F{13 + place:02}": trained_slower(level) for place, level in enumerate(LEVELS[:2])},
         **{f"F{15 + place:02}": worse_by(f"{level}+dtype=bf16") for place, level in enumerate(LEVELS)},
-        **_encoder(19, one_step("encoder"), workspaces=0),
-        **_encoder(23, one_step(HALF), workspaces=BOTH),
-        **_level(27, one_step("standard"), one_step(STANDARD_AS_RUN)),
-        **_level(31, one_step("ultra"), one_step("ultra")),
-        **_level(35, QUANTISED, one_step("extreme")),
-        **_encoder(39, one_pass("encoder"), workspaces=0),
-        **_encoder(43, one_pass(HALF), workspaces=1),
-        **_level(47, one_pass("ultimate"), one_pass("ultimate")),
+        **of_encoder(19, one_step("encoder"), workspaces=0),
+        **of_encoder(23, one_step(HALF), workspaces=BOTH),
+        **of_level(27, one_step("standard"), one_step(STANDARD_AS_RUN)),
+        **of_level(31, one_step("ultra"), one_step("ultra")),
+        **of_level(35, QUANTISED, one_step("extreme")),
+        **of_encoder(39, one_pass("encoder"), workspaces=0),
+        **of_encoder(43, one_pass(HALF), workspaces=1),
+        **of_level(47, one_pass("ultimate"), one_pass("ultimate")),
         **_floor(),
         **_ranks(),
         "F68": Rule(
@@ -105,154 +104,6 @@ def _of_length(model: str, seq: int) -> Question:
     return ask(model, "train", sizes)
 
 
-def trained_less(level: str) -> Rule:
-    """A level's reduction in training."""
-    return Rule(
-        protocol=ONE_STEP,
-        theirs=Reduction(one_step(level), "encoder"),
-        sound=Reduction(training(level), "baseline", apart=True),
-        ours=MUSE_TRAINING,
-        better="more",
-        reason="On its own terms it is {theirs}, in FP16 against an FP32 encoder that sees the future; of a training "
-        "step with workspaces apart {sound}. What that costs in quality are F15 to F18.",
-    )
-
-
-def read_less(level: str, more: str = "") -> Rule:
-    """A level's reduction at inference, which the report took from two modes."""
-    return Rule(
-        protocol="inference, divided by the peak of training",
-        sound=Reduction(one_pass(level), "baseline", apart=True),
-        ours=MUSE_READING,
-        refused=True,
-        better="more",
-        reason=TWO_MODES + more,
-    )
-
-
-def _read_slower(level: str) -> Rule:
-    return Rule(
-        protocol="time of one forward pass against the FP32 encoder",
-        theirs=Slowdown(one_pass(level), "encoder"),
-        ours=Slowdown(last_logits("muse"), "baseline"),
-        better="less",
-        caveat=True,
-        reason="Measured, {theirs} the encoder's time at batch 1: a pass this small waits for its launches.",
-    )
-
-
-def _trained_slower(level: str) -> Rule:
-    return Rule(
-        protocol="time of a training step against the FP32 encoder",
-        theirs=Slowdown(one_step(level), "encoder"),
-        sound=Slowdown(training(level), "baseline"),
-        ours=Slowdown(training("muse"), "baseline"),
-        better="less",
-        caveat=True,
-        reason="Measured, {theirs} the encoder's time at batch 2, and {sound} in training: a step this small waits for "
-        "its launches, and muse's are one CUDA graph.",
-    )
-
-
-def worse_by(model: str) -> Rule:
-    """What a model loses in quality."""
-    return Rule(
-        protocol="perplexity of models that had not been trained, the vocabulary's size",
-        sound=QualityLoss(model),
-        ours=QualityLoss("muse"),
-        settles="sound",
-        better="less",
-        reason="Trained on equal tokens of text, each at the best rate tried of it, its perplexity differs by {sound} "
-        "from baseline's.",
-    )
-
-
-def _encoder(first: int, question: Question, workspaces: int) -> dict[str, Rule]:
-    """Peak, reduction, what is there before the step, and the rest, of one run of the encoder."""
-    trains = question.mode == "forward-backward"
-    sound = training("baseline") if trains else one_pass("baseline")
-    if question.model == HALF:
-        sound = sound.of("baseline+dtype=fp16")
-    protocol = ONE_STEP if trains else ONE_PASS
-    held = f"{workspaces} of which are left by earlier runs of the process" if workspaces else "none of them taken yet"
-    rules = (
-        Rule(
-            protocol=protocol,
-            theirs=Peak(question),
-            sound=Peak(sound, apart=True),
-            reason="A fresh process takes {theirs}, workspaces included; baseline, causal, workspaces apart, {sound}"
-            + (" in training." if trains else "."),
-        ),
-        Rule(
-            protocol=protocol,
-            theirs=Reduction(question, "encoder"),
-            sound=Reduction(sound, "baseline", apart=True),
-            reason="In fresh processes it is {theirs}.",
-        ),
-        Rule(
-            protocol=f"allocated before the step; workspaces: {held}",
-            theirs=BeforeStep(question, workspaces),
-            caveat=workspaces > 0,
-            reason=f"Parameters as the allocator rounds them and {workspaces} workspaces come to {{theirs}}.",
-        ),
-        Rule(
-            protocol="the peak less what is allocated before the step",
-            theirs=PeakLessBefore(question, workspaces),
-            reason="In a fresh process {theirs}; it counts gradients, and workspaces not taken before, as activations.",
-            caveat=True,
-        ),
-    )
-    return _numbered(first, rules)
-
-
-def _level(first: int, question: Question, as_run: Question) -> dict[str, Rule]:
-    """The same of a level; its reduction at inference was taken from two modes."""
-    trains = question.mode == "forward-backward"
-    sound = training(question.model) if trains else question
-    ours: Figure = Peak(training("muse") if trains else last_logits("muse"), apart=True)
-    protocol = ONE_STEP if trains else ONE_PASS
-    reduction = (
-        trained_less(question.model)
-        if trains
-        else Rule(
-            protocol="inference, divided by the peak of training",
-            sound=Reduction(question, "baseline", apart=True),
-            ours=MUSE_READING,
-            refused=True,
-            better="more",
-            reason=TWO_MODES,
-        )
-    )
-    rules = (
-        Rule(
-            protocol=protocol,
-            theirs=Peak(question),
-            sound=Peak(sound, apart=True),
-            ours=ours,
-            better="less",
-            reason="With our kernels {theirs}, workspaces included; "
-            + ("a training step, workspaces apart, takes {sound}." if trains else "workspaces apart, {sound}."),
-        ),
-        reduction,
-        Rule(
-            protocol="allocated before the step, in a process that has trained",
-            theirs=BeforeStep(as_run, BOTH),
-            sound=BeforeStep(as_run, 0),
-            ours=BeforeStep(one_step("muse") if trains else last_logits("muse"), 0),
-            caveat=True,
-            reason="Parameters are {sound} of it; the rest is two workspaces of cuBLAS, which every model has.",
-        ),
-        Rule(
-            protocol="the peak less what is allocated before the step",
-            theirs=PeakLessBefore(question, BOTH),
-            better="less",
-            caveat=True,
-            reason="With our kernels {theirs}; it counts gradients as activations.",
-        ),
-    )
-    return _numbered(first, rules)
-
-
 def _floor() -> dict[str, Rule]:
     """The parts of the least memory that the report holds possible, in its order."""
     nothing = Nothing()
@@ -271,7 +122,7 @@ def _floor() -> dict[str, Rule]:
             "Counted, {sound} must be there with all logits, and muse reads a prompt up to its last logits in {ours}.",
         )
     )
-    return _numbered(51, rules)
+    return numbered("F", 51, rules)
 
 
 def _least(figure: Figure, reason: str) -> Rule:
@@ -301,7 +152,7 @@ def _ranks() -> dict[str, Rule]:
             )
         )
         rules.append(worse_by(f"ultra+dtype=bf16+{ranks}"))
-    return _numbered(58, rules)
+    return numbered("F", 58, rules)
 
 
 def _large() -> dict[str, Rule]:
@@ -342,18 +193,8 @@ def _large() -> dict[str, Rule]:
             better=less,
             reason="Run rather than projected it takes {theirs}, nearly all of it the logits of all positions.",
         ),
-        Rule(
-            protocol="inference, divided by the peak of training",
-            sound=Reduction(read, "baseline", apart=True),
-            refused=True,
-            better="more",
-            reason=TWO_MODES,
-        ),
+        read_less(read, ours=None),
         Rule(protocol=projected, theirs=Fits(step), reason="8 GiB less a tenth hold the device's peak: {theirs}."),
         Rule(protocol=projected, theirs=Fits(read), reason="8 GiB less a tenth hold the device's peak: {theirs}."),
     )
-    return _numbered(69, rules)
-
-
-def _numbered(first: int, rules: "list[Rule] | tuple[Rule, ...]") -> dict[str, Rule]:
-    return {f"F{first + place:02}": rule for place, rule in enumerate(rules)}
+    return numbered("F", 69, rules)

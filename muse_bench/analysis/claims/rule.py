@@ -1,5 +1,6 @@
 """Rules: how a claim is settled, as data; and the verdict, whose criteria stand here and in the documents."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -102,3 +103,8 @@ def _margin(rule: Rule, claim: Claim, value: float) -> float:
         return 0.0
     decimals = len(claim.claimed.rpartition("-")[2].partition(".")[2])
     return max(abs(value) * rule.relative, 0.5 * 10.0**-decimals)
+
+
+def numbered(letter: str, first: int, rules: Iterable[Rule]) -> dict[str, Rule]:
+    """The rules by id, from this number on."""
+    return {f"{letter}{first + place:02}": rule for place, rule in enumerate(rules)}
