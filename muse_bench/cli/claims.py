@@ -1,7 +1,6 @@
 """`muse-bench claims`: every figure of the two earlier reports, claimed and found side by side."""
 
 import dataclasses
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -21,12 +20,12 @@ from muse_bench.analysis.floor import floor_of
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli import console
 from muse_bench.cli.cases import build_cases
+from muse_bench.cli.evidence import TRAINED, read_saved, train_missing
 from muse_bench.cli.floor import reported_cases
 from muse_bench.cli.options import OUTPUT, RUNNING, Backend, BudgetOptions, ProtocolOptions, RunOptions, SizeOptions
 from muse_bench.cli.outputs import Outputs, embedded
-from muse_bench.cli.quality import quality_formats, train
 from muse_bench.cli.run import case_status, run_cases
-from muse_bench.cli.training import ReferenceSizes, TextOptions, TrainingOptions, build_plan
+from muse_bench.cli.training import TrainingOptions
 from muse_bench.config import Backend as BackendName
 from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
@@ -34,18 +33,14 @@ from muse_bench.execution.at_hand import gpu_at_hand
 from muse_bench.execution.weighing import weigh_cases
 from muse_bench.measure.nvml_device import UnavailableError
 from muse_bench.predict.gpus import cublas_workspace_bytes
-from muse_bench.quality.record import QualityRun, read_quality_file
 from muse_bench.record import Environment, Record, RunFile, read_run_file, write_whole
 from muse_bench.report import Format, html
 from muse_bench.report.claims import headline, render_csv, render_json, sheets
 from muse_bench.report.sheet import render_markdown, render_terminal
 
 REPORTS_GPU = "rtx-3080"  # whose cuBLAS workspaces are those in the reports' figures
-RECORDS = Path("reports")
 TITLE = "The claims of two reports"
-TRAINED = Path("claims-quality.json")
-TRAINING = TrainingOptions(lrs="5e-4,1e-3,2e-3,4e-3", seeds="0", tf32=True, graphs=True)
-HEADLINE = "F01,F02,F16,F19,F33,F39,F48,F57,F68,F70,E03,E20,E35,E36,E37"
+HEADLINE = ["F01", "F02", "F16", "F19", "F33", "F39", "F48", "F57", "F68", "F70", "E03", "E20", "E35", "E36", "E37"]
 
 
 def claims(
@@ -68,6 +63,10 @@ def claims(
             rich_help_panel=RUNNING,
         ),
     ] = False,
+    training_tokens: Annotated[
+        str,
+        typer.Option(metavar="N", help="Tokens to train on, with --run-training.", rich_help_panel=RUNNING),
+    ] = TrainingOptions.tokens,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 when a claim is not reproduced.", rich_help_panel=RUNNING)
     ] = False,
@@ -101,7 +100,7 @@ def claims(
       muse-bench claims --from claims.json --into README.md
     """
     chosen = choose_claims(read_claims(), only)
-    measured, trained = _read_saved(records)
+    measured, trained = read_saved(records)
     floors = tuple(map(floor_of, reported_cases(), weigh_cases(reported_cases())))
 
     def answered(run: RunFile, some: Sequence[Claim] = chosen) -> list[Answer]:
@@ -125,7 +124,8 @@ def claims(
     if into is not None:
         embedded(into, "claims", "")
     if run_training:
-        trained = (*trained, *_train(chosen, Evidence(run=_empty(), trained=trained)))
+        missing = untrained(chosen, Evidence(run=_empty(), trained=trained))
+        trained = (*trained, *train_missing(missing, training_tokens))
 
     def show(run: RunFile) -> RenderableType:
         return render_terminal(*sheets(answered(run), run, wide=False))
@@ -137,7 +137,7 @@ def claims(
     else:
         run = _run(chosen, backend, options, show, formats)
     if into is not None:
-        most = headline(answered(run, choose_claims(read_claims(), HEADLINE)))
+        most = headline(answered(run, read_claims()), HEADLINE, run)
         write_whole(into, embedded(into, "claims", render_markdown(*most, command=run.command)))
     missed = any(one.verdict == "not reproduced" for one in answered(run))
     return ExitCode.FAIL if strict and missed else case_status(run)
@@ -206,44 +206,3 @@ def _workspace_bytes(environment: Environment) -> int:
     """What a handle of cuBLAS holds on the GPU of a run."""
     major, _, minor = (environment.compute_capability or "8.6").partition(".")
     return cublas_workspace_bytes((int(major), int(minor)), None)
-
-
-def _read_saved(paths: Sequence[Path] | None) -> tuple[tuple[RunFile, ...], tuple[QualityRun, ...]]:
-    """What was measured, and what was trained, in these files and folders."""
-    measured, trained = [], []
-    given = list(paths) if paths else [RECORDS] if RECORDS.is_dir() else []
-    for path in given:
-        if not path.exists():
-            raise UsageError(f"--records {path} is not there: name a .json file that --output wrote, or a folder")
-        for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
-            kind = _kind(file)
-            if kind == "runs":
-                trained.append(read_quality_file(file))
-            elif kind == "records" or file == path:
-                run = read_run_file(file)
-                if {record.provenance for record in run.records} == {"measured"}:  # what calibrates holds both
-                    measured.append(run)
-    return tuple(measured), tuple(trained)
-
-
-def _kind(path: Path) -> str | None:
-    """What a file of records holds: the name of its list; None for any other file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if not isinstance(values, dict) or "schema_version" not in values:
-        return None
-    return next(
-        (name for name in ("records", "runs") if name in values and (name == "records" or "corpus" in values)), None
-    )
-
-
-def _train(chosen: Sequence[Claim], evidence: Evidence) -> tuple[QualityRun, ...]:
-    """Trainings of the models whose losses are needed and not known."""
-    models = untrained(chosen, evidence)
-    if not models:
-        return ()
-    plan = build_plan(ReferenceSizes(), TextOptions(), TRAINING, ",".join(models))
-    outputs = Outputs([TRAINED], quality_formats(models[0]))
-    return (train(plan, TextOptions(), outputs, [TRAINED], models[0], None),)

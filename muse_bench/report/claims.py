@@ -55,11 +55,12 @@ def sheets(answers: Sequence[Answer], run: RunFile, *, wide: bool) -> list[Sheet
     return [*found[:-1], dataclasses.replace(found[-1], notes=(*found[-1].notes, COLUMNS))]
 
 
-def headline(answers: Sequence[Answer]) -> list[Sheet]:
-    """The claims in one table, with their reasons."""
-    rows = [_cells(one, wide=True) for one in answers]
-    notes = (*_origins(answers), COLUMNS)
-    return [Sheet(title="Claimed and found", headings=(*HEADINGS, "why"), rows=rows, labels=2, ends=2, notes=notes)]
+def headline(answers: Sequence[Answer], ids: Sequence[str], run: RunFile) -> list[Sheet]:
+    """The summary of all, and those of these ids in one table with their reasons."""
+    rows = [_cells(one, wide=True) for one in answers if one.claim.id in ids]
+    headings = (*HEADINGS, "why")
+    table = Sheet(title="Claimed and found", headings=headings, rows=rows, labels=2, ends=2, notes=(COLUMNS,))
+    return [summary(answers, run), table]
 
 
 def render_csv(answers: Sequence[Answer]) -> str:

@@ -81,6 +81,7 @@ def test_the_reports_figures_come_out_for_the_reports_gpu(muse_bench, empty, tmp
         (["--records", "missing"], "--records missing is not there"),
         (["--records", "records/broken.json"], "records/broken.json: not a record file"),
         (["--records", "records/kernels.json"], "records/kernels.json: not a record file"),
+        (["--records", "records/predicted.json"], "records/predicted.json holds predictions"),
         (["--only", "E01", "--from", "missing.json"], "missing.json: cannot be read"),
         (["--only", "E01", "--output", "a.txt"], "a.txt"),
     ],
@@ -193,7 +194,9 @@ def test_what_cannot_be_written_is_refused_before_anything_runs(
     call, runner, empty, tmp_path, monkeypatch, capsys, arguments, said
 ):
     """Hours of training, or all cases, before a slip in the name of a file is found."""
-    monkeypatch.setattr(importlib.import_module("muse_bench.cli.claims"), "_train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(
+        importlib.import_module("muse_bench.cli.claims"), "train_missing", lambda *_: pytest.fail("trained")
+    )
     (tmp_path / "a.md").write_text("no markers\n")
     assert call("claims", "--only", "F16,F19", "--records", str(empty), "--run-training", *arguments) == 2
     assert said in capsys.readouterr().err

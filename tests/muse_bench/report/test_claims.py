@@ -106,11 +106,12 @@ def test_markdown(answers, run, snapshot):
     snapshot("claims.md", render_markdown(*sheets(answers, run, wide=True), command=run.command))
 
 
-def test_the_headline_is_one_table_of_all(answers, snapshot):
-    """A table for each place, where a page shows one."""
-    (sheet,) = headline(answers)
-    assert [row[0] for row in sheet.rows] == ["F19", "F23", "F09", "F68", "E03"]
-    snapshot("claims_headline.md", render_markdown(sheet))
+def test_the_headline_sums_up_all_and_shows_those_that_are_named(answers, run, snapshot):
+    """A summary of the few that are shown, or a table for each place, where a page shows one."""
+    summary, table = headline(answers, ["F19", "F09", "E03"], run)
+    assert summary.title == "5 claims of two reports, settled"
+    assert [row[0] for row in table.rows] == ["F19", "F09", "E03"]
+    snapshot("claims_headline.md", render_markdown(table))
 
 
 def test_the_summary_counts_each_verdict_that_there_is(answers, run):
