@@ -113,13 +113,14 @@ def trace_of(
     trace = observer.trace
     sightings = collections.deque(observer.sightings)
     live = {address: -number for number, (address, _) in enumerate(earlier, 1)}  # address -> key
+    latest = dict(live)  # also when it is freed already: what was sighted last may be freed before another operation
     trace.events += [Event(True, live[address], size, 0) for address, size in earlier]
 
     def apply_sightings(before: int) -> None:
         while sightings and sightings[0][0] < before:
             _, address, label = sightings.popleft()
-            if address in live:
-                trace.labels[live[address]] = label
+            if address in latest:
+                trace.labels[latest[address]] = label
 
     key = op = 0
     for entry in entries:
@@ -127,11 +128,11 @@ def trace_of(
             trace.segments.append((entry["addr"], entry["size"]))
         if entry["action"] not in ("alloc", "free_completed"):
             continue
-        op = int(entry.get("user_metadata") or op)
+        op = max(op, int(entry.get("user_metadata") or op))  # metadata is of a thread, and backward has another
         apply_sightings(op)
         if entry["action"] == "alloc":
             key += 1
-            live[entry["addr"]] = key
+            live[entry["addr"]] = latest[entry["addr"]] = key
             trace.events.append(Event(True, key, entry["size"], op))
         elif (freed := live.pop(entry["addr"], None)) is not None:
             if op >= clearing:
