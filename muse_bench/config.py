@@ -170,7 +170,8 @@ class Case:
 
     `config` is None for a model that comes from a user's factory, from transformers (hf:NAME) or with a step of its own
     (setup:FUNCTION); `model` then names it. `parameters_asked` is
-    the number of parameters that its sizes were chosen for, where they were.
+    the number of parameters that its sizes were chosen for, where they were. `input_shape` is that of one sample, of a
+    model that reads no tokens; a sequence and a vocabulary then say nothing.
     `gpu` names the card to predict for, and is None when the case is measured. `host_memory_bytes` is how much host
     memory the user says there is; with `host_folder` a file in that folder takes its place.
     """
@@ -182,6 +183,7 @@ class Case:
     batch: int = 1
     seq: int = 2_048
     vocab_size: int = 50_000
+    input_shape: tuple[int, ...] | None = None
     parameters_asked: int | None = None
     optimizer: Optimizer = "adamw"
     update: Update = "after"
@@ -205,6 +207,8 @@ class Case:
         _require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps")
         if self.micro_batch is not None:
             _require_positive(self, "micro_batch")
+        if self.input_shape is not None and not all(0 < size <= LARGEST_SIZE for size in self.input_shape):
+            raise UsageError(f"input_shape {self.input_shape} is no shape: use whole numbers from 1 to 2^40")
         if self.autocast == "fp32":
             raise UsageError("autocast 'fp32' is no autocast: choose fp16 or bf16, or leave it out")
         if self.update == "in-backward" and self.micro_batch is not None and self.micro_batch < self.batch:
@@ -284,8 +288,12 @@ class Case:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The case that `to_json` wrote."""
-        config = values["config"]
-        return cls(**{**values, "config": None if config is None else ModelConfig(**config)})
+        config, shape = values["config"], values.get("input_shape")
+        parts = {
+            "config": None if config is None else ModelConfig(**config),
+            "input_shape": None if shape is None else tuple(shape),
+        }
+        return cls(**{**values, **parts})
 
 
 def _require_positive(value: Any, *names: str) -> None:

@@ -98,6 +98,7 @@ class Record:
     `to_device_bytes` and `to_host_bytes` cross the link between host and device in a step; for each new token in decode
     `new_token_to_device_bytes` do. `link_seconds` and `new_token_link_seconds` are the least that takes, and
     `link_source` says at which rate.
+    `input_shape` is that of one sample, such as 3x224x224, of a model that reads no tokens; its `seq` is 1.
     `update` is when the optimizer runs, after or in backward; `execution` is how steps are launched, eager or graph.
     In decode `prefill_seconds` is the time until the first new token, `new_token_seconds` that of each after it, and
     `tokens_per_second` counts those; `state_per_sequence_bytes` is the cache or recurrent state of one sequence.
@@ -123,6 +124,7 @@ class Record:
     new_tokens: int | None = None
     micro_batch: int | None = None
     seed: int = 0
+    input_shape: str | None = None
     parameters: int | None = None
     peak_allocated_bytes: int | None = None
     cold_peak_allocated_bytes: int | None = None
@@ -158,6 +160,11 @@ class Record:
     peers: dict[str, int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     duration_seconds: float | None = None
+
+    @property
+    def input_text(self) -> str:
+        """How long a sequence of tokens is, or the shape of a sample."""
+        return f"seq {self.seq}" if self.input_shape is None else f"input {self.input_shape}"
 
     @property
     def host_total_bytes(self) -> int | None:

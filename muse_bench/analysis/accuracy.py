@@ -86,6 +86,7 @@ def case_key(record: Record) -> tuple[object, ...]:
         record.dtype,
         record.batch,
         record.seq,
+        record.input_shape,
         record.optimizer,
         record.autocast,
         record.workspace_setting,

@@ -11,6 +11,7 @@ from muse_bench.cli.options import (
     OUTPUT,
     Backend,
     BudgetOptions,
+    InputShape,
     ModelOrSetup,
     ProtocolOptions,
     RunOptions,
@@ -28,6 +29,7 @@ def measure(
     options: RunOptions,
     model: ModelOrSetup = None,
     setup: Setup = None,
+    input_shape: InputShape = None,
     snapshot: Annotated[
         Path | None,
         typer.Option(
@@ -47,10 +49,11 @@ def measure(
       muse-bench measure ultra --batch 4
       muse-bench measure my_model.py:build --vocab 32000 --dtype bf16 --output ultra.json
       muse-bench measure hf:gpt2 --seq 1024
+      muse-bench measure vision.py:build --input-shape 3x224x224 --batch 32
       muse-bench measure --setup train.py:set_up
       muse-bench measure muse --output muse.html --snapshot muse.pickle
     """
-    cases = build_cases([named_model(model, setup)], scale, protocol, budget)
+    cases = build_cases([named_model(model, setup)], scale, protocol, budget, input_shape)
     return case_status(
         run_cases(
             cases,

@@ -38,6 +38,16 @@ Setup = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AxBxC",
+        help="The shape of one sample, such as 3x224x224, for a factory's model that reads no tokens: random samples, "
+        "and in training random classes for its scores (batch, classes).",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
 Models = Annotated[
     str,
     typer.Option(

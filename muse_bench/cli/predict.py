@@ -2,7 +2,15 @@
 
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases, named_model
-from muse_bench.cli.options import BudgetOptions, ModelOrSetup, ProtocolOptions, RunOptions, ScaleOptions, Setup
+from muse_bench.cli.options import (
+    BudgetOptions,
+    InputShape,
+    ModelOrSetup,
+    ProtocolOptions,
+    RunOptions,
+    ScaleOptions,
+    Setup,
+)
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.report.single import single
 
@@ -14,6 +22,7 @@ def predict(
     options: RunOptions,
     model: ModelOrSetup = None,
     setup: Setup = None,
+    input_shape: InputShape = None,
 ) -> int:
     """Predict one model on a named GPU, with no GPU here: the same report as measure.
 
@@ -23,9 +32,10 @@ def predict(
       muse-bench predict muse --params 7b --seq 1024 --gpu rtx-4060
       muse-bench predict my_package.models:build --mode inference --batch 8
       muse-bench predict hf:./my-model --seq 1024 --dtype bf16
+      muse-bench predict vision.py:build --input-shape 3x224x224 --batch 32 --gpu rtx-4060
       muse-bench predict --setup train.py:set_up --gpu rtx-3080
     """
-    cases = build_cases([named_model(model, setup)], scale, protocol, budget)
+    cases = build_cases([named_model(model, setup)], scale, protocol, budget, input_shape)
     return case_status(
         run_cases(cases, "predict", options, finish=lambda records: tuple(map(judge, records)), show=single)
     )

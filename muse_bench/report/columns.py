@@ -78,7 +78,8 @@ VERDICT = Column("verdict", lambda record: record.verdict or "-", left=True)
 PROTOCOL = (
     Column("mode", lambda record: plain(record.mode), left=True),
     Column("batch", lambda record: str(record.batch)),
-    Column("seq", lambda record: f"{record.seq:,}"),
+    Column("seq", lambda record: "-" if record.input_shape else f"{record.seq:,}"),
+    Column("input", lambda record: plain(record.input_shape or "-"), left=True),
     Column("gpu", lambda record: plain(record.gpu or "-"), left=True),
     Column("from", lambda record: plain(record.provenance), left=True),
     Column("logits", lambda record: plain(record.logits), left=True),

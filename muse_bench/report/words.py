@@ -154,7 +154,8 @@ def protocol(run: RunFile) -> str:
     wanted: tuple[tuple[str, Callable[[Record], Any]], ...] = (
         ("{}", lambda record: record.mode),
         ("batch {}", lambda record: record.batch),
-        ("seq {:,}", lambda record: record.seq),
+        ("seq {:,}", lambda record: None if record.input_shape else record.seq),
+        ("input {}", lambda record: record.input_shape),
         ("vocab {:,}", lambda record: _size(record, "vocab_size")),
         ("d_model {:,}", lambda record: _size(record, "d_model")),
         ("{} layers", lambda record: _size(record, "n_layers")),

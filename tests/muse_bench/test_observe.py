@@ -344,7 +344,7 @@ def residual_workload():
     model = Residuals()
     shape = case("baseline", "forward-backward", micro_batch=1)
     work = build_workload(shape, CPU)
-    return Workload(shape, model, None, work.ids, None, work.tokens_per_step, work._run)
+    return Workload(shape, model, None, work.x, None, work.tokens_per_step, work._run)
 
 
 def workload(name):
