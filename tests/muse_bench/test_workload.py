@@ -17,6 +17,8 @@ from muse_bench.predict.trace import trace_case
 from muse_bench.stored import Int8Parameter
 from muse_bench.workload import build_workload
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 VOCAB, BATCH, SEQ, NEW = 61, 3, 11, 4
 SIZES = Sizes(vocab_size=VOCAB, d_model=32, n_layers=2, n_heads=4, seq_len=16)
@@ -69,15 +71,6 @@ def modes_of_presets():
         for mode in ("train", "forward-backward", "inference", "decode")
         if (name, mode) != ("encoder", "decode")
     ]
-
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    """Tiny products are faster so, and always summed in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
