@@ -47,8 +47,7 @@ def accuracy(
     sheets = accuracy_sheets(runs)
     if output is not None:
         write_whole(output, _page(runs, sheets) if output.suffix == html.SUFFIX else render_markdown(*sheets))
-    if charts.charts is not None:
-        charts.write(_pictures(runs))
+    charts.draw(_pictures, runs)
     console.stdout().print(render_terminal(*sheets))
     return ExitCode.OK
 

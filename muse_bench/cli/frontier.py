@@ -14,6 +14,7 @@ from muse_bench.analysis.edge_search import Search
 from muse_bench.analysis.frontier import Budget, Check, Edge, Frontier
 from muse_bench.cli.axes import Axis, axis_of, parse_vary
 from muse_bench.cli.cases import build_cases, check_timeout, split_models
+from muse_bench.cli.charts import ChartOptions
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
     MODEL,
@@ -33,6 +34,7 @@ from muse_bench.execution.at_hand import AT_HAND
 from muse_bench.execution.runner import Runner
 from muse_bench.record import Record, RunFile
 from muse_bench.report import Format, formats, html
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.frontier import sheets
 from muse_bench.report.sheet import render_markdown, render_terminal
 from muse_bench.units import MIB, parse_bytes, parse_percent
@@ -44,6 +46,7 @@ def frontier(
     sizes: SizeOptions,
     protocol: ProtocolOptions,
     options: RunOptions,
+    charts: ChartOptions,
     models: Models = DEFAULT_MODELS,
     vary: Annotated[
         str, typer.Option(metavar="A,B", help="What grows: batch, seq, layers, width, params.", rich_help_panel=MODEL)
@@ -89,6 +92,7 @@ def frontier(
     if check and options.gpu is not None:
         raise UsageError(f"--check measures on the GPU here, and --gpu {options.gpu} names one: leave one of them out")
     check_timeout(options)
+    charts.check()
     limits = _parse_budgets(budgets, headroom, host_memory)
     budget = BudgetOptions(budget=str(limits[-1].budget_bytes), headroom=headroom, host_memory=host_memory)
     lines = [
@@ -98,22 +102,28 @@ def frontier(
     ]
     found: Found = {}
 
+    def pictures(_: RunFile) -> Sequence[Picture]:
+        from muse_bench.report.charts import frontier as drawing  # altair is slow to import
+
+        return drawing.pictures([*found.values()])
+
     def page(run: RunFile) -> str:
         drawn = sheets(run, [*found.values()])
-        return html.render_sheets("What fits", html.origin(run.environment), drawn, (), run.command)
+        return html.render_sheets("What fits", html.origin(run.environment), drawn, pictures(run), run.command)
 
     ours: tuple[Format[RunFile], ...] = (
         Format("markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]))),
         Format("html", html.SUFFIX, False, page, html.check),
     )
     outputs = Outputs(options.output or (), [*({**formats(), **{one.name: one for one in ours}}).values()])
-    keep_runs(
+    run = keep_runs(
         _runs(found, lines, limits, options, check),
         outputs,
         lambda run: render_terminal(*sheets(run, [*found.values()])),
         total=len(lines) * len(limits),
         finished=lambda _: len(_edges_in(found)),
     )
+    charts.draw(pictures, run)
     return _status(found)
 
 

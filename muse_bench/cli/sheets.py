@@ -83,14 +83,9 @@ def show_saved(
     outputs = Outputs(output or (), sheet_formats(draw, beside, pictures))
     run = joined([read_records(path) for path in paths], paths)
     outputs.write(run)
-    _write_charts(charts, pictures, run)
+    charts.draw(pictures, run)
     console.stdout().print(render_terminal(*draw(run)))
     return case_status(run)
-
-
-def _write_charts(charts: ChartOptions, pictures: Draws, run: RunFile) -> None:
-    if charts.charts is not None:  # altair is slow to import
-        charts.write(pictures(run))
 
 
 def joined(runs: Sequence[RunFile], paths: Sequence[Path]) -> RunFile:
@@ -133,7 +128,7 @@ def run_shown(
         show=lambda run: render_terminal(*draw(run)),
         written=sheet_formats(draw, pictures=pictures),
     )
-    _write_charts(charts, pictures, run)
+    charts.draw(pictures, run)
     return case_status(run)
 
 
