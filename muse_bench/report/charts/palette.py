@@ -11,6 +11,7 @@ from typing import Any
 from muse_bench.record import LEDGER_FIELDS
 
 NAMES = ("paper", "ink", "faint", "edge", "grid", "label", "rim")
+LABEL_LIMIT, COLUMNS = 260, 6  # pixels of a label, columns of a legend
 FONT = "system-ui, 'Liberation Sans', Arial, sans-serif"
 
 
@@ -91,9 +92,9 @@ def configuration(palette: Palette) -> dict[str, Any]:
             "gridColor": palette.grid,
             "domainColor": palette.edge,
             "tickColor": palette.edge,
-            "labelLimit": 260,
+            "labelLimit": LABEL_LIMIT,
         },
-        "legend": {**text, "orient": "bottom", "columns": 6, "labelLimit": 260, "symbolStrokeWidth": 0.7},
+        "legend": {**text, "orient": "bottom", "columns": COLUMNS, "labelLimit": LABEL_LIMIT, "symbolStrokeWidth": 0.7},
         "title": {"color": palette.ink, "anchor": "start", "fontSize": 14},
         "text": {"color": palette.ink, "fontSize": 12},
     }
