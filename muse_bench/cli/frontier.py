@@ -112,7 +112,9 @@ def frontier(
         return html.render_sheets("What fits", html.origin(run.environment), drawn, pictures(run), run.command)
 
     ours: tuple[Format[RunFile], ...] = (
-        Format("markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]))),
+        Format(
+            "markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]), command=run.command)
+        ),
         Format("html", html.SUFFIX, False, page, html.check),
     )
     outputs = Outputs(options.output or (), [*({**formats(), **{one.name: one for one in ours}}).values()])

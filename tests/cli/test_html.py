@@ -126,6 +126,9 @@ def test_accuracy_as_html(call, saved, tmp_path, capsys):
     assert call("accuracy", "measured.json", "peaks.json", "-o", "a.html", "--charts", "p") == 0
     assert charts(tmp_path / "a.html") == 2
     assert {path.name for path in (tmp_path / "p").iterdir()} == {"predicted-measured.svg", "errors.svg"}
+    assert call("accuracy", "measured.json", "peaks.json", "-o", "a.md") == 0
+    (command,) = (line for line in (tmp_path / "a.md").read_text().splitlines() if line.startswith("    muse-bench"))
+    assert command == "    muse-bench compare --models baseline,ultra -o peaks.json"
     assert call("accuracy", "measured.json", "peaks.json", "-o", "a.csv") == 2
     assert "use .md or .html" in " ".join(capsys.readouterr().err.split())
 
@@ -171,7 +174,8 @@ def test_a_frontier_has_a_chart_for_each_size_that_grew(call, runner, tmp_path):
     """What fits nothing has no logarithm, and no line."""
     runner.peaks = {"ultra": lambda case: (case.batch << 10) + case.seq // 256, "tuned": lambda case: 1 << 20}
     arguments = ("--models", "ultra,tuned", "--vary", "batch,seq", "--budgets", "8GiB,12GiB")
-    assert call("frontier", *arguments, "-o", "a.html", "--charts", "p") == 0
+    assert call("frontier", *arguments, "-o", "a.html", "-o", "a.md", "--charts", "p") == 0
+    assert (tmp_path / "a.md").read_text().splitlines()[-1].startswith("    muse-bench frontier --models ultra,tuned")
     assert charts(tmp_path / "a.html") == 2
     assert {path.name for path in (tmp_path / "p").iterdir()} == {"largest-batch.svg", "largest-sequence.svg"}
     drawn = (tmp_path / "p" / "largest-batch.svg").read_text(encoding="utf-8")
