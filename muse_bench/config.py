@@ -25,6 +25,7 @@ Head = Literal["dense", "low-rank", "tied"]
 Logits = Literal["all", "last"]
 Loss = Literal["plain", "fused"]
 Mixer = Literal["attention", "ar-ssm", "matrix-ar-ssm"]
+Sharding = Literal["fsdp", "tensor", "replicas"]
 Mode = Literal["train", "forward-backward", "inference", "decode"]
 Norm = Literal["layer-norm", "rms-norm"]
 Optimizer = Literal[
@@ -174,6 +175,9 @@ class Case:
     model that reads no tokens; a sequence and a vocabulary then say nothing.
     `gpu` names the card to predict for, and is None when the case is measured. `host_memory_bytes` is how much host
     memory the user says there is; with `host_folder` a file in that folder takes its place.
+    With `sharding` it runs on as many GPUs as there are `ranks`, a process each: weights, gradients and optimizer state
+    shared out by FSDP2 ('fsdp'), by DTensor as the model's plan says ('tensor'), or held by all ('replicas'). Each rank
+    has a batch of its own, but in tensor parallelism, where all have the same.
     """
 
     model: str
@@ -201,10 +205,14 @@ class Case:
     headroom: float = 0.1
     host_memory_bytes: int | None = None
     host_folder: str | None = None
+    sharding: Sharding | None = None
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         _require_choices(self)
-        _require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps")
+        _require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps", "ranks")
+        if self.sharding is not None:
+            _require_shardable(self)
         if self.micro_batch is not None:
             _require_positive(self, "micro_batch")
         if self.input_shape is not None and not all(0 < size <= LARGEST_SIZE for size in self.input_shape):
@@ -301,6 +309,27 @@ def _require_positive(value: Any, *names: str) -> None:
         number = getattr(value, name)
         if not isinstance(number, int) or not 0 < number <= LARGEST_SIZE:
             raise UsageError(f"{name} {number} is not a size: use a whole number from 1 to 2^40")
+
+
+def _require_shardable(case: Case) -> None:
+    """Raises: UsageError for what the engines of PyTorch cannot share out, or not as one case on one GPU does."""
+    if case.mode not in ("train", "inference"):
+        raise UsageError(f"mode '{case.mode}' is for one GPU: choose --mode train or inference")
+    if case.has_own_step:
+        raise UsageError("a setup brings a step of its own, which shards its model itself: leave out the sharding")
+    config = case.config
+    if case.update == "in-backward" or (config is not None and (config.weights != "device" or config.offload)):
+        raise UsageError(
+            f"'{case.model}' keeps weights in host memory or updates them in backward: choose another model"
+        )
+    if config is not None and (config.weight_format != "native" or config.int8_inference):
+        raise UsageError(
+            f"'{case.model}' has weights in steps of scales, which are not shared out: choose another model"
+        )
+    if case.sharding == "tensor" and config is not None and config.loss == "fused":
+        raise UsageError(
+            "a fused loss reads the whole head, which tensor parallelism cuts: choose loss=plain, or --fsdp"
+        )
 
 
 def _require_matrix_heads(config: ModelConfig) -> None:

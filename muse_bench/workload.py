@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from muse_bench.autocast import forward_autocast
 from muse_bench.capture import GraphedStep
@@ -30,6 +31,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 LARGEST_CLASS = 1 << 31
 Run = Callable[["Workload"], None]
 Build = Callable[[Case, torch.device], "Workload"]
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(slots=True)
@@ -56,6 +58,7 @@ class Workload:
     traffic: Traffic | None = None
     new_token_bytes: int | None = None
     others: tuple[Tensor, ...] = ()
+    loss: Loss = field(default_factory=lambda: token_loss, repr=False)
     _updates: bool = field(default=False, repr=False)
     _graphed: GraphedStep | None = field(default=None, repr=False)
 
@@ -120,7 +123,10 @@ def build_workload(
     torch.manual_seed(case.seed)
     if case.has_own_step:
         return _own_workload(case, device, _build_setup(case, device))
-    if model is None:
+    loss: Loss = token_loss if case.input_shape is None else class_loss
+    if case.sharding is not None:
+        model, loss = _build_sharded(case, device, say)
+    elif model is None:
         model = _build_model(case, device, say)
     vocab_size = own_vocabulary(model) if case.config is None else None
     vocab_size = vocab_size or case.vocab_size
@@ -128,13 +134,15 @@ def build_workload(
     model.train(training)
     name = case.optimizer if case.mode == "train" else "none"
     optimizer = build_optimizer(name, model.parameters(), vocab_size)
+    if case.sharding == "tensor" and optimizer is not None:
+        optimizer.param_groups[0].update(foreach=False, fused=False)  # no such kernel takes whole tensors and parts
     if case.input_shape is not None:
         x, targets = _random_samples(case, model, device)
-        return Workload(case, model, optimizer, x, targets, None, STEPS[case.mode])
+        return Workload(case, model, optimizer, x, targets, None, STEPS[case.mode], loss=loss)
     ids = torch.randint(vocab_size, (case.batch, case.seq), device=device)
     targets = torch.randint(vocab_size, (case.batch, case.seq), device=device) if case.mode == "train" else None
     tokens = case.batch * (case.new_tokens if case.mode == "decode" else case.seq)
-    return Workload(case, model, optimizer, ids, targets, tokens, STEPS[case.mode])
+    return Workload(case, model, optimizer, ids, targets, tokens, STEPS[case.mode], loss=loss)
 
 
 def _random_samples(case: Case, model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -194,6 +202,19 @@ def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -
     if case.config.int8_inference and case.mode not in TRAINING_MODES:
         model = quantise_linears(model)
     return model
+
+
+def _build_sharded(case: Case, device: torch.device, say: Callable[[str], None]) -> tuple[nn.Module, Loss]:
+    """This rank's part of the model, and the loss to train it by. It is built where nobody counts its memory."""
+    from muse_bench.sharding.shard import shard
+
+    host = torch.device("meta" if device.type == "meta" else "cpu")
+    with _disable_current_modes():
+        model = _build_model(case, host, say)
+    loss = shard(model, case, device, token_loss if case.input_shape is None else class_loss)
+    if case.sharding != "tensor":  # each rank has a batch of its own
+        torch.manual_seed(case.seed + torch.distributed.get_rank())
+    return model, loss
 
 
 def _build_foreign(case: Case) -> nn.Module:
@@ -286,7 +307,7 @@ def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:
 def work_loss(work: Workload, x: Tensor, targets: Tensor) -> Tensor:
     """The mean cross-entropy of the workload's model, under its autocast."""
     with _autocast(work):
-        return (token_loss if work.case.input_shape is None else class_loss)(work.model, x, targets)
+        return work.loss(work.model, x, targets)
 
 
 def _result(work: Workload, x: Tensor) -> Any:

@@ -93,6 +93,8 @@ def case_key(record: Record) -> tuple[object, ...]:
         record.logits,
         record.new_tokens,
         record.micro_batch,
+        record.sharding,
+        record.ranks,
     )
 
 

@@ -1,5 +1,6 @@
 """`muse-bench predict`: one model in full, for a GPU that need not be here."""
 
+from muse_bench.analysis.sharding import reduced
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases, named_model
 from muse_bench.cli.options import (
@@ -10,9 +11,11 @@ from muse_bench.cli.options import (
     RunOptions,
     ScaleOptions,
     Setup,
+    ShardingOptions,
 )
 from muse_bench.cli.run import case_status, run_cases
-from muse_bench.report.single import single
+from muse_bench.cli.sharding import follows, sharded, show_first
+from muse_bench.errors import ExitCode
 
 
 def predict(
@@ -20,6 +23,7 @@ def predict(
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
+    sharding: ShardingOptions,
     model: ModelOrSetup = None,
     setup: Setup = None,
     input_shape: InputShape = None,
@@ -35,7 +39,11 @@ def predict(
       muse-bench predict vision.py:build --input-shape 3x224x224 --batch 32 --gpu rtx-4060
       muse-bench predict --setup train.py:set_up --gpu rtx-3080
     """
-    cases = build_cases([named_model(model, setup)], scale, protocol, budget, input_shape)
+    if follows():
+        return ExitCode.OK
+    cases = sharded(build_cases([named_model(model, setup)], scale, protocol, budget, input_shape), sharding)
     return case_status(
-        run_cases(cases, "predict", options, finish=lambda records: tuple(map(judge, records)), show=single)
+        run_cases(
+            cases, "predict", options, finish=lambda records: tuple(map(judge, reduced(records))), show=show_first
+        )
     )

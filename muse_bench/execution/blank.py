@@ -33,6 +33,8 @@ def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
         micro_batch=case.micro_batch,
         seed=case.seed,
         input_shape=None if case.input_shape is None else format_shape(case.input_shape),
+        sharding=case.sharding,
+        ranks=None if case.sharding is None else case.ranks,
         budget_bytes=case.budget_bytes,
         limit_bytes=case.limit_bytes,
         notes=tuple(_notes(case)),

@@ -98,10 +98,14 @@ class WorkerProcess:
         if self._process.poll() is None and hasattr(signal, name):
             self._process.send_signal(getattr(signal, name))
 
-    def close(self) -> None:
-        """Ends the process at once."""
+    def kill(self) -> None:
+        """Ends the process at once, whatever waits for it."""
         if self._process.poll() is None:
             self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process at once, and forgets what it said."""
+        self.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:

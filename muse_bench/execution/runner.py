@@ -34,6 +34,7 @@ from muse_bench.execution.fill import (
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
+from muse_bench.execution.ranks import measure_ranks, with_ranks
 from muse_bench.measure.nvml import NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Record
@@ -147,7 +148,10 @@ class Runner:
 
             begun = time.monotonic()
             say("starting")
-            if self.backend == "cuda" and self._caps and _is_streamed(case):
+            if self.backend == "cuda" and case.sharding is not None:
+                record, facts = measure_ranks(case, self._variables, self._timeout_seconds, say, self.environment.gpu)
+                self.environment = dataclasses.replace(self.environment, **facts)
+            elif self.backend == "cuda" and self._caps and _is_streamed(case):
                 following = cases[index + 1] if index + 1 < len(cases) else None
                 record = self._measure_capped(case, say, keeps=following is not None and following.shares_model(case))
             elif self.backend == "cuda":
@@ -172,6 +176,8 @@ class Runner:
         if (failed := failure(record, result)) is not None:
             return failed
         filled = predicted(record, case, result["values"], self._gpu)
+        if case.sharding is not None:
+            filled = with_ranks(filled, result["values"]["of_ranks"])
         return filled if self._explains else dataclasses.replace(filled, modules=(), timeline=())
 
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:

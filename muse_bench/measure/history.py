@@ -16,6 +16,7 @@ from torch import Tensor
 from muse_bench.config import Case
 from muse_bench.observe import Observer, observe
 from muse_bench.record import write_whole
+from muse_bench.stored import held
 from muse_bench.timeline import Event, Label, Trace
 from muse_bench.workload import Build, Workload, build_workload
 
@@ -36,6 +37,7 @@ class HistoryObserver(Observer):
         return index
 
     def label(self, tensor: Tensor, label: Label) -> None:
+        tensor = held(tensor)
         if tensor.is_cuda:
             self.sightings.append((len(self.trace.ops) - 1, tensor.untyped_storage().data_ptr(), label))
 
@@ -133,7 +135,7 @@ def trace_of(
         if entry["action"] == "alloc":
             key += 1
             live[entry["addr"]] = latest[entry["addr"]] = key
-            trace.events.append(Event(True, key, entry["size"], op))
+            trace.events.append(Event(True, key, entry["size"], op, entry.get("stream", 0)))
         elif (freed := live.pop(entry["addr"], None)) is not None:
             if op >= clearing:
                 trace.labels[freed] = WORKSPACE

@@ -18,10 +18,12 @@ CATEGORIES: dict[str, str] = {
     "activations_temporary": "temporary activations",
     "inputs": "inputs",
     "workspace": "workspace",
+    "communication": "communication",
     "unattributed": "unattributed",
 }
 UPDATES = {"after": "update after backward", "in-backward": "update in backward"}
 EXECUTIONS = {"eager": "eager", "graph": "CUDA graph"}
+SHARDINGS = {"fsdp": "FSDP2", "tensor": "tensor parallelism", "replicas": "replicas"}
 NO_GPU = "predicted: no GPU on this machine"
 ENDINGS = {"oom": "ran out of memory", "crashed": "crashed", "skipped": "was skipped"}
 
@@ -39,6 +41,13 @@ def count_text(count: int | None) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return str(count)
+
+
+def sharding_text(record: Record) -> str:
+    """How a case is shared out: 'FSDP2 on 2 GPUs'; a dash on one GPU."""
+    if record.sharding is None:
+        return "-"
+    return f"{plain(SHARDINGS.get(record.sharding, record.sharding))} on {record.ranks} GPUs"
 
 
 def percent_text(fraction: float | None) -> str:

@@ -52,7 +52,9 @@ LIGHT = Palette(
     grid="#d8dee4",
     label="#1b1f24",
     rim="#ffffff",
-    parts=_parts("#332288", "#88ccee", "#117733", "#aa4499", "#ddcc77", "#cc6677", "#44aa99", "#999933", "#dddddd"),
+    parts=_parts(
+        "#332288", "#88ccee", "#117733", "#aa4499", "#ddcc77", "#cc6677", "#44aa99", "#999933", "#882255", "#dddddd"
+    ),
     series=("#332288", "#cc6677", "#117733", "#aa4499", "#882255", "#2f8f80", "#77771f"),
 )
 DARK = Palette(
@@ -63,7 +65,9 @@ DARK = Palette(
     grid="#353c45",
     label="#14171c",
     rim="transparent",  # every part is light enough
-    parts=_parts("#77aadd", "#99ddff", "#44bb99", "#ffaabb", "#eedd88", "#ee8866", "#bbcc33", "#aaaa00", "#dddddd"),
+    parts=_parts(
+        "#77aadd", "#99ddff", "#44bb99", "#ffaabb", "#eedd88", "#ee8866", "#bbcc33", "#aaaa00", "#caaccb", "#dddddd"
+    ),
     series=("#77aadd", "#ee8866", "#44bb99", "#ffaabb", "#eedd88", "#99ddff", "#bbcc33"),
 )
 
