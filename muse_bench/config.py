@@ -319,17 +319,11 @@ def _require_shardable(case: Case) -> None:
         raise UsageError("a setup brings a step of its own, which shards its model itself: leave out the sharding")
     config = case.config
     if case.update == "in-backward" or (config is not None and (config.weights != "device" or config.offload)):
-        raise UsageError(
-            f"'{case.model}' keeps weights in host memory or updates them in backward: choose another model"
-        )
+        raise UsageError(f"'{case.model}' has weights in host memory or an update in backward: choose another model")
     if config is not None and (config.weight_format != "native" or config.int8_inference):
-        raise UsageError(
-            f"'{case.model}' has weights in steps of scales, which are not shared out: choose another model"
-        )
+        raise UsageError(f"'{case.model}' has weights in steps of scales, for one GPU: choose another model")
     if case.sharding == "tensor" and config is not None and config.loss == "fused":
-        raise UsageError(
-            "a fused loss reads the whole head, which tensor parallelism cuts: choose loss=plain, or --fsdp"
-        )
+        raise UsageError("a fused loss reads the whole head, which tensor parallelism cuts: choose loss=plain")
 
 
 def _require_matrix_heads(config: ModelConfig) -> None:

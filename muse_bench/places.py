@@ -21,7 +21,7 @@ def places_of(model: nn.Module) -> dict[str, str]:
     places: dict[str, str] = {}
     for name, module in model.named_modules():
         around = places.get(owner(name)) if name else None
-        if (place := _place(_written(type(module))) or around) is not None:  # type: ignore[arg-type]
+        if (place := _place(_written(type(module))) or around) is not None:
             places[name or ROOT] = place
     return places
 

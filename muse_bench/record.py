@@ -116,8 +116,8 @@ class Record:
     `update` is when the optimizer runs, after or in backward; `execution` is how steps are launched, eager or graph.
     In decode `prefill_seconds` is the time until the first new token, `new_token_seconds` that of each after it, and
     `tokens_per_second` counts those; `state_per_sequence_bytes` is the cache or recurrent state of one sequence.
-    A case with `sharding` ran on as many GPUs as there are `ranks`; its figures are those of the one that took the most,
-    and `of_ranks` holds each that was measured or predicted. Its time is the longest, its rate that of all together.
+    A case with `sharding` ran on as many GPUs as there are `ranks`; its figures are those of the one that took the
+    most, and `of_ranks` holds each that was measured or predicted. Its time is the longest, its rate that of all.
     `peers` holds the steady peak that each other predictor expects, in bytes, on a prediction that asked them.
     """
 

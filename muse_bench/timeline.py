@@ -167,8 +167,8 @@ def _argmax(levels: list[int], begin: int, end: int) -> int:
 def _categories(trace: Trace) -> dict[int, Label]:
     """The category and module of every allocation, by the index of its event.
 
-    Unlabelled memory of collectives is communication; other that a forward pass leaves alive when its backward begins is saved for backward; all else
-    that a step allocates is temporary; what was there before the first step is unattributed.
+    Unlabelled memory of collectives is communication; other that a forward pass leaves alive when its backward begins
+    is saved for backward; all else that a step allocates is temporary; what was there before is unattributed.
     """
     backward_starts = [
         op for op in range(1, len(trace.ops)) if trace.ops[op].phase == "backward" != trace.ops[op - 1].phase

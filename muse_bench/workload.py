@@ -123,9 +123,9 @@ def build_workload(
     torch.manual_seed(case.seed)
     if case.has_own_step:
         return _own_workload(case, device, _build_setup(case, device))
-    loss: Loss = token_loss if case.input_shape is None else class_loss
+    loss = class_loss if case.input_shape is not None else token_loss
     if case.sharding is not None:
-        model, loss = _build_sharded(case, device, say)
+        model, loss = _build_sharded(case, device, loss, say)
     elif model is None:
         model = _build_model(case, device, say)
     vocab_size = own_vocabulary(model) if case.config is None else None
@@ -204,14 +204,16 @@ def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -
     return model
 
 
-def _build_sharded(case: Case, device: torch.device, say: Callable[[str], None]) -> tuple[nn.Module, Loss]:
+def _build_sharded(
+    case: Case, device: torch.device, loss: Loss, say: Callable[[str], None]
+) -> tuple[nn.Module, Loss]:
     """This rank's part of the model, and the loss to train it by. It is built where nobody counts its memory."""
     from muse_bench.sharding.shard import shard
 
     host = torch.device("meta" if device.type == "meta" else "cpu")
     with _disable_current_modes():
         model = _build_model(case, host, say)
-    loss = shard(model, case, device, token_loss if case.input_shape is None else class_loss)
+    loss = shard(model, case, device, loss)
     if case.sharding != "tensor":  # each rank has a batch of its own
         torch.manual_seed(case.seed + torch.distributed.get_rank())
     return model, loss

@@ -1,5 +1,7 @@
 """`muse-bench predict`: one model in full, for a GPU that need not be here."""
 
+from collections.abc import Sequence
+
 from muse_bench.analysis.sharding import reduced
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases, named_model
@@ -16,6 +18,7 @@ from muse_bench.cli.options import (
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.cli.sharding import follows, sharded, show_first
 from muse_bench.errors import ExitCode
+from muse_bench.record import Record
 
 
 def predict(
@@ -42,8 +45,8 @@ def predict(
     if follows():
         return ExitCode.OK
     cases = sharded(build_cases([named_model(model, setup)], scale, protocol, budget, input_shape), sharding)
-    return case_status(
-        run_cases(
-            cases, "predict", options, finish=lambda records: tuple(map(judge, reduced(records))), show=show_first
-        )
-    )
+
+    def finish(records: Sequence[Record]) -> tuple[Record, ...]:
+        return tuple(map(judge, reduced(records)))
+
+    return case_status(run_cases(cases, "predict", options, finish=finish, show=show_first))

@@ -75,19 +75,12 @@ def _ledger_table(record: Record, ledger: Ledger) -> Table:
 
 def _rank_table(rows: Sequence[RankRow]) -> Table:
     """What each rank took; all have the parts of the ledger above."""
-    drawn = _table(
-        "rank", "peak", "first step", "reserved", "device", "params", "grads", "state", "activations", "comm."
-    )
+    drawn = _table("rank", "peak", "cold", "reserved", "device", "params", "grads", "state", "activations", "comm.")
     for row in rows:
-        sizes = (
-            row.peak_allocated_bytes,
-            row.cold_peak_allocated_bytes,
-            row.peak_reserved_bytes,
-            row.device_peak_bytes,
-        )
         held = row.ledger or Ledger()
+        peaks = (row.peak_allocated_bytes, row.cold_peak_allocated_bytes, row.peak_reserved_bytes)
         parts = (held.parameters, held.gradients, held.optimizer_state, held.activations, held.communication)
-        drawn.add_row(str(row.rank), *map(format_mib, (*sizes, *parts)))
+        drawn.add_row(str(row.rank), *map(format_mib, (*peaks, row.device_peak_bytes, *parts)))
     return drawn
 
 
@@ -97,9 +90,8 @@ def _imbalance(record: Record) -> Text:
     over = max(peaks) * len(peaks) / sum(peaks) - 1
     text = Text(f"\nimbalance: the largest peak is {words.percent_text(over)} above the mean of these ranks")
     if record.reduction is not None:
-        text.append(
-            f"\n{words.percent_text(record.reduction)} less than {words.plain(record.reduction_against or '-')}"
-        )
+        against = words.plain(record.reduction_against or "-")
+        text.append(f"\n{words.percent_text(record.reduction)} less than the same on {against}")
     return text
 
 

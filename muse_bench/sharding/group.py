@@ -62,7 +62,7 @@ def imagined(rank: int, ranks: int) -> Iterator[None]:
         mock.patch.object(torch, "meta", imagined_device(ranks), create=True),
         mock.patch.object(dist.Backend, "default_device_backend_map", backends),
         mock.patch.object(dist.Backend, "backend_capability", capable),
-        mock.patch.object(FSDPParamGroup, "_validate_no_meta_params", lambda _: None),
+        mock.patch.object(FSDPParamGroup, "_validate_no_meta_params"),
     ):
         dist.init_process_group(FAKE, store=FakeStore(), rank=rank, world_size=ranks)
         try:

@@ -6,7 +6,7 @@ from typing import Any
 from unittest import mock
 
 from torch import Tensor, nn
-from torch.distributed.fsdp._fully_shard import _fsdp_param, _fsdp_param_group
+from torch.distributed.fsdp._fully_shard import _fsdp_collectives, _fsdp_param, _fsdp_param_group
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import _disable_current_modes
@@ -26,8 +26,8 @@ def collectives_named(model: nn.Module, name: Name, resizing: Resize) -> Iterato
     Source: torch/distributed/fsdp/_fully_shard, whose functions are private: a test runs this with each release.
     """
     modules = {id(module): path or ROOT for path, module in model.named_modules()}
-    gather, gathered = _fsdp_param_group.foreach_all_gather, _fsdp_param_group.foreach_all_gather_copy_out
-    reduce, alloc, free = _fsdp_param_group.foreach_reduce, _fsdp_param.alloc_storage, _fsdp_param.free_storage
+    gather, gathered = _fsdp_collectives.foreach_all_gather, _fsdp_collectives.foreach_all_gather_copy_out
+    reduce, alloc, free = _fsdp_collectives.foreach_reduce, _fsdp_param.alloc_storage, _fsdp_param.free_storage
     look, before_forward = ShardingPropagator._propagate_tensor_meta_non_cached, DistributedDataParallel._pre_forward
 
     def all_gather(*args: Any, **kwargs: Any) -> Any:
@@ -73,6 +73,7 @@ def collectives_named(model: nn.Module, name: Name, resizing: Resize) -> Iterato
         mock.patch.object(_fsdp_param_group, "foreach_all_gather_copy_out", copy_out),
         mock.patch.object(_fsdp_param_group, "foreach_reduce", reduce_scatter),
         mock.patch.object(_fsdp_param, "alloc_storage", take),
+        mock.patch.object(_fsdp_param_group, "alloc_storage", take),
         mock.patch.object(_fsdp_param, "free_storage", give_back),
         mock.patch.object(ShardingPropagator, "_propagate_tensor_meta_non_cached", unwatched),
         mock.patch.object(DistributedDataParallel, "_pre_forward", pre_forward),

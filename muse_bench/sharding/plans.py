@@ -3,7 +3,7 @@
 A plan maps module names, '*' for any one part of a name, to words: those that transformers uses in its models' plans.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from torch import nn
@@ -12,7 +12,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, Ro
 
 from muse_bench.errors import UsageError
 
-STYLES = {
+STYLES: dict[str, Callable[[], ParallelStyle]] = {
     "colwise": lambda: ColwiseParallel(),
     "rowwise": lambda: RowwiseParallel(),
     "colwise_rep": lambda: ColwiseParallel(output_layouts=Replicate()),

@@ -8,8 +8,8 @@ import inspect
 from collections.abc import Callable, Iterator
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import GradBucket
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor.parallel import parallelize_module
 from torch.nn.parallel import DistributedDataParallel
@@ -73,7 +73,7 @@ def _replicated(model: nn.Module, device: torch.device, loss: Loss) -> Loss:
     return through
 
 
-def _answered(_: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _answered(_: object, bucket: GradBucket) -> torch.futures.Future[Tensor]:
     answer: torch.futures.Future[Tensor] = torch.futures.Future()
     answer.set_result(bucket.buffer())
     return answer

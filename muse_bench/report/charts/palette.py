@@ -1,6 +1,7 @@
 """The colours of charts and pages, for light and dark paper, and for a page whose style decides between the two.
 
-The colours of the ledger's parts are Paul Tol's `muted` and `light` schemes, which colour-blind readers tell apart.
+The colours of the ledger's parts are Paul Tol's `muted` and `light` schemes, the latter with a colour of his `discrete
+rainbow`, which colour-blind readers tell apart.
 Source: Tol, Colour Schemes, SRON/EPS/TN/09-002 (2021).
 """
 
@@ -40,8 +41,8 @@ class Palette:
         yield from ((f"--series-{index}", colour) for index, colour in enumerate(self.series))
 
 
-def _parts(*colours: str) -> dict[str, str]:
-    return dict(zip(LEDGER_FIELDS, colours, strict=True))
+def _parts(colours: str) -> dict[str, str]:
+    return dict(zip(LEDGER_FIELDS, colours.split(), strict=True))
 
 
 LIGHT = Palette(
@@ -52,9 +53,7 @@ LIGHT = Palette(
     grid="#d8dee4",
     label="#1b1f24",
     rim="#ffffff",
-    parts=_parts(
-        "#332288", "#88ccee", "#117733", "#aa4499", "#ddcc77", "#cc6677", "#44aa99", "#999933", "#882255", "#dddddd"
-    ),
+    parts=_parts("#332288 #88ccee #117733 #aa4499 #ddcc77 #cc6677 #44aa99 #999933 #882255 #dddddd"),
     series=("#332288", "#cc6677", "#117733", "#aa4499", "#882255", "#2f8f80", "#77771f"),
 )
 DARK = Palette(
@@ -65,9 +64,7 @@ DARK = Palette(
     grid="#353c45",
     label="#14171c",
     rim="transparent",  # every part is light enough
-    parts=_parts(
-        "#77aadd", "#99ddff", "#44bb99", "#ffaabb", "#eedd88", "#ee8866", "#bbcc33", "#aaaa00", "#caaccb", "#dddddd"
-    ),
+    parts=_parts("#77aadd #99ddff #44bb99 #ffaabb #eedd88 #ee8866 #bbcc33 #aaaa00 #caaccb #dddddd"),
     series=("#77aadd", "#ee8866", "#44bb99", "#ffaabb", "#eedd88", "#99ddff", "#bbcc33"),
 )
 
