@@ -123,7 +123,7 @@ def build_workload(
     torch.manual_seed(case.seed)
     if case.has_own_step:
         return _own_workload(case, device, _build_setup(case, device))
-    loss = class_loss if case.input_shape is not None else token_loss
+    loss: Loss = token_loss if case.input_shape is None else class_loss
     if case.sharding is not None:
         model, loss = _build_sharded(case, device, loss, say)
     elif model is None:
@@ -204,9 +204,7 @@ def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -
     return model
 
 
-def _build_sharded(
-    case: Case, device: torch.device, loss: Loss, say: Callable[[str], None]
-) -> tuple[nn.Module, Loss]:
+def _build_sharded(case: Case, device: torch.device, loss: Loss, say: Callable[[str], None]) -> tuple[nn.Module, Loss]:
     """This rank's part of the model, and the loss to train it by. It is built where nobody counts its memory."""
     from muse_bench.sharding.shard import shard
 

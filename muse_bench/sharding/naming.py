@@ -28,7 +28,8 @@ def collectives_named(model: nn.Module, name: Name, resizing: Resize) -> Iterato
     modules = {id(module): path or ROOT for path, module in model.named_modules()}
     gather, gathered = _fsdp_collectives.foreach_all_gather, _fsdp_collectives.foreach_all_gather_copy_out
     reduce, alloc, free = _fsdp_collectives.foreach_reduce, _fsdp_param.alloc_storage, _fsdp_param.free_storage
-    look, before_forward = ShardingPropagator._propagate_tensor_meta_non_cached, DistributedDataParallel._pre_forward
+    look = ShardingPropagator._propagate_tensor_meta_non_cached
+    before_forward: Callable[..., Any] = DistributedDataParallel._pre_forward
 
     def all_gather(*args: Any, **kwargs: Any) -> Any:
         with scopes.scope(scopes.COMMUNICATION):
