@@ -1,7 +1,8 @@
 """Runs cases, each apart from the others, and yields a record a case. Imports no torch: workers do.
 
 Measured cases get a process each for the headline numbers and another for the instrumented run that explains them;
-the next process is started while the current one works. Predicted cases share one worker until it fails.
+the next process is started while the current one works. Predicted cases share one worker until it fails, or a case
+comes again.
 """
 
 import collections
@@ -163,6 +164,8 @@ class Runner:
     def _predict(self, case: Case, say: Callable[[str], None]) -> Record:
         case = dataclasses.replace(case, gpu=self._gpu.name)
         record = blank_record(case, "predicted", self._gpu.title)
+        if case.repeat:
+            self._close_spares()  # the worker that ran the case before
         worker = self._worker()
         try:
             request = Request(task="predict", case=case.to_json(), smallest=self._bisects)
