@@ -357,6 +357,8 @@ def _fields(values: dict[str, Any], indent: str) -> str:
 def _compact(record: Record) -> dict[str, Any]:
     """A record as plain values; the many small ledgers of modules and timeline leave out the parts that are zero."""
     values = dataclasses.asdict(record)
+    if not record.repeats:
+        del values["repeats"]
     for name in ("modules", "timeline"):
         for row in values[name]:
             row["ledger"] = {part: size for part, size in row["ledger"].items() if size}

@@ -48,7 +48,7 @@ def test_an_interrupted_case_keeps_the_runs_it_had(call, runner, tmp_path):
 def test_once_is_as_without(call, runner, tmp_path, capsys):
     assert call("measure", "ultra", "--repeat", "1", "-o", "a.json") == 0
     assert "runs:" not in capsys.readouterr().out
-    assert json.loads((tmp_path / "a.json").read_text())["records"][0]["repeats"] == []
+    assert "repeats" not in json.loads((tmp_path / "a.json").read_text())["records"][0]
 
 
 @pytest.mark.parametrize("repeat", ["0", "-1"])
