@@ -70,4 +70,4 @@ def _kernels(machine: Machine) -> Ability:
 def _how_to_measure(machine: Machine) -> str:
     if machine.driver.title is not None or machine.gpu_failure is not None:
         return "see CUDA"
-    return "use a machine that has one"
+    return "use a machine with a CUDA GPU"

@@ -131,7 +131,7 @@ def _mig(driver: Driver) -> Iterator[Fact]:
         yield Fact("MIG", "failed", "on, with no instance to run on", "make one: nvidia-smi mig -cgi PROFILE -C")
     else:
         parts = "; ".join(f"{one.title}, {format_bytes(one.total_bytes)}, {one.uuid}" for one in driver.instances)
-        advice = "choose another by its uuid in CUDA_VISIBLE_DEVICES; figures and verdicts are of that part"
+        advice = "figures and verdicts are of that part; CUDA_VISIBLE_DEVICES chooses another by its uuid"
         yield Fact("MIG", "warning", f"on, the first of {len(driver.instances)} is measured: {parts}", advice)
 
 

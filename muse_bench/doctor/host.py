@@ -10,7 +10,7 @@ from typing import Any
 from muse_bench.doctor.record import Fact
 from muse_bench.host_memory import PROC, available_bytes, limit_bytes, total_bytes
 from muse_bench.link import GB
-from muse_bench.measure.nvml import ATTRIBUTED, DeviceView
+from muse_bench.measure.nvml import ATTRIBUTED, NOT_LISTED, DeviceView
 from muse_bench.units import format_bytes
 
 FIRST_PIDS = "pid:[4026531836]"  # PROC_PID_INIT_INO of the kernel: the namespace that is in no container
@@ -92,6 +92,8 @@ def _pids(host: Host, view: DeviceView) -> Fact:
     """Whether NVML's list has this process, whose number it may not know."""
     if not host.contains_pids:
         return Fact("process ids", "ok", "the machine's own, as NVML has them")
+    if view.process_peak_bytes is None and NOT_LISTED not in (view.unavailable_reason or ""):
+        return Fact("process ids", "warning", "a container's: whether NVML has the same is not known", "see NVML")
     if view.process_peak_bytes is None:
         advice = "start the container with --pid=host for figures of the whole device"
         return Fact("process ids", "warning", "a container's: NVML has others, and this process was not found", advice)

@@ -7,7 +7,7 @@ import pytest
 
 from muse_bench.doctor.host import FIRST_PIDS, Host, host_facts
 from muse_bench.doctor.record import Fact
-from muse_bench.measure.nvml import ATTRIBUTED, DeviceView
+from muse_bench.measure.nvml import ATTRIBUTED, NOT_LISTED, DeviceView
 
 MIB = 1 << 20
 LINK = {"rates": {"to_device": 25.0e9, "to_host": 24.0e9, "both": 20.0e9}, "pinned_bytes": MIB, "refused": None}
@@ -69,17 +69,18 @@ def test_what_was_pinned_counts_more_than_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("contains", "peak", "note", "state", "said"),
+    ("contains", "peak", "note", "reason", "state", "said"),
     [
-        (False, MIB, None, "ok", "the machine's own"),
-        (True, MIB, ATTRIBUTED, "ok", "the only one that came"),
-        (True, MIB, None, "ok", "NVML has the same"),
-        (True, None, None, "warning", "not found"),
+        (False, MIB, None, None, "ok", "the machine's own"),
+        (True, MIB, ATTRIBUTED, None, "ok", "the only one that came"),
+        (True, MIB, None, None, "ok", "NVML has the same"),
+        (True, None, None, NOT_LISTED, "warning", "not found"),
+        (True, None, None, "NVML failed after 3 samples: GPU is lost", "warning", "not known"),
     ],
 )
 def test_whether_a_process_finds_itself(
-    contains: bool, peak: int | None, note: str | None, state: str, said: str
+    contains: bool, peak: int | None, note: str | None, reason: str | None, state: str, said: str
 ) -> None:
-    view = DeviceView(process_peak_bytes=peak, note=note, interval_seconds=0.005)
+    view = DeviceView(process_peak_bytes=peak, note=note, unavailable_reason=reason, interval_seconds=0.005)
     fact = found(Host(contains_pids=contains), LINK, view)["process ids"]
     assert (fact.state, said in fact.found) == (state, True)
