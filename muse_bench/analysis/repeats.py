@@ -15,6 +15,11 @@ SIZES = (
 )
 TIME = "step_time_seconds"
 LEDGER = "ledger_"  # before the name of a line of the ledger
+# What a case asks for, which its record has however the run ended.
+ASKED = (
+    *("model", "config", "mode", "dtype", "batch", "seq", "provenance", "optimizer", "update", "execution", "autocast"),
+    *("workspace_setting", "logits", "new_tokens", "micro_batch", "seed"),
+)
 TAKEN = tuple(field.name for field in dataclasses.fields(Repeat))
 
 
@@ -33,12 +38,15 @@ class Spread:
         return self.least != self.most
 
 
-def merge_repeats(records: Sequence[Record], runs: int) -> tuple[Record, ...]:
-    """One record for each `runs` in a row, which are of one case: that which took most, with what each of them gave.
+def merge_repeats(records: Sequence[Record]) -> tuple[Record, ...]:
+    """One record a case: that of its run which took most, with what each of its runs gave.
 
-    A run that failed counts as more than any that did not. The last case may lack runs that are still to come.
+    A run that failed counts as more than any that did not. Cases may lack runs that are still to come.
     """
-    return tuple(_merged(records[start : start + runs]) for start in range(0, len(records), runs))
+    cases: dict[str, list[Record]] = {}
+    for record in records:
+        cases.setdefault(repr([getattr(record, name) for name in ASKED]), []).append(record)
+    return tuple(map(_merged, cases.values()))
 
 
 def spreads(record: Record) -> tuple[Spread, ...]:

@@ -22,6 +22,6 @@ def merging(finish: Finish, options: RepeatOptions) -> Finish:
     """Brings the records of one case together before `finish` sees them."""
 
     def merge_and_finish(records: Sequence[Record]) -> tuple[Record, ...]:
-        return finish(merge_repeats(records, options.repeat))
+        return finish(merge_repeats(records))
 
-    return merge_and_finish
+    return finish if options.repeat == 1 else merge_and_finish

@@ -31,7 +31,7 @@ def test_five_trainings_have_one_peak(name: str) -> None:
     )
     with Runner("cuda") as runner:
         records = list(runner.run([dataclasses.replace(case, repeat=index) for index in range(RUNS)]))
-    (record,) = merge_repeats(records, RUNS)
+    (record,) = merge_repeats(records)
     assert [one.status for one in record.repeats] == RUNS * ["ok"]
     found = {one.figure: one for one in spreads(record)}
     assert {found[figure].runs for figure in TO_THE_BYTE} == {RUNS}

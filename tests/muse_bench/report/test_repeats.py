@@ -22,13 +22,13 @@ def several(make_record):
 
     def make(**figures):
         rows = [dict(zip(figures, values, strict=True)) for values in zip(*figures.values(), strict=True)]
-        return merge_repeats([make_record(provenance="measured", **row) for row in rows], len(rows))[0]
+        return merge_repeats([make_record(provenance="measured", **row) for row in rows])[0]
 
     return make
 
 
 def test_what_is_the_same_is_said_to_be_so(several):
-    text = repeat_text(several(seed=5 * [0]))
+    text = repeat_text(several(peak_allocated_bytes=5 * [300 * MIB]))
     assert text.startswith("5 runs: peak, cold peak, reserved, ")
     assert text.endswith(" and every line of the ledger the same to the byte")
 
@@ -69,7 +69,7 @@ def test_failures_are_counted(several):
 
 
 def test_the_models_are_named_unless_it_is_all_of_them(several, make_record):
-    record = several(seed=(0, 0))
+    record = several(peak_allocated_bytes=2 * [300 * MIB])
     assert repeat_lines([record])[0].startswith("2 runs")
     assert repeat_lines([record, make_record("other")])[0].startswith(f"{record.model}: 2 runs")
     assert repeat_lines([make_record("other")]) == []
