@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-
 PLAIN = (Tensor, nn.Parameter)
 
 

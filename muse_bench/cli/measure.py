@@ -41,7 +41,7 @@ def measure(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write PyTorch's own snapshot of the instrumented run, for its visualiser. Needs a CUDA GPU.",
+            help="Write PyTorch's own snapshot of one more run, for its visualiser. Needs a CUDA GPU.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,

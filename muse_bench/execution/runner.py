@@ -64,9 +64,9 @@ class Runner:
     Without `explain` a measurement has its headline numbers alone, and a prediction no modules and no timeline.
     `proves` adds a run under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by
     simulating. `caps` measures under such a cap at once, where weights in host memory take long to fill: cases in a
-    row that share such a model share a process, and have no ledger. The instrumented run of a measurement writes
-    PyTorch's own snapshot to the file `snapshot`. Processes that wait for their case import
-    `preload`, and what optimizers import at their first step.
+    row that share such a model share a process, and have no ledger. A run of its own writes PyTorch's own snapshot to
+    the file `snapshot`. Processes that wait for their case import `preload`, and what optimizers import at their first
+    step.
     Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
     """
 
@@ -185,7 +185,19 @@ class Runner:
 
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
         record = self._measure_headline(Request(task="peaks", case=case.to_json()), case, say)
-        return self._explain(record, case, say) if self._explains and record.status == "ok" else record
+        if record.status != "ok":
+            return record
+        record = self._explain(record, case, say) if self._explains else record
+        return record if self._snapshot is None else self._with_snapshot(record, case, self._snapshot, say)
+
+    def _with_snapshot(self, record: Record, case: Case, file: Path, say: Callable[[str], None]) -> Record:
+        """Writes PyTorch's snapshot of another run; its stacks would disturb the instrumented one."""
+        try:
+            request = Request(task="snapshot", case=case.to_json(), snapshot=str(file.resolve()))
+            result = self._send(request, lambda phase: say(f"snapshot: {phase}"), None)
+        except WorkerDied as error:
+            return noted(record, f"no snapshot: {error}")
+        return record if result["status"] == "ok" else noted(record, f"no snapshot: {result['reason']}")
 
     def _measure_capped(self, case: Case, say: Callable[[str], None], *, keeps: bool) -> Record:
         """The run is its own proof, in a process that the next case may share."""
@@ -233,10 +245,7 @@ class Runner:
     def _explain(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
         """Adds the ledger of a separate, instrumented run; what the two runs differ by is unattributed."""
         try:
-            request = _request("ledger", case)
-            if self._snapshot is not None:
-                request["snapshot"] = str(self._snapshot.resolve())
-            result = self._send(request, lambda phase: say(f"instrumented run: {phase}"), None)
+            result = self._send(_request("ledger", case), lambda phase: say(f"instrumented run: {phase}"), None)
         except WorkerDied as error:
             return noted(record, f"no ledger: {error}")
         if result["status"] != "ok":
