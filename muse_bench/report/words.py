@@ -44,9 +44,9 @@ def count_text(count: int | None) -> str:
 
 
 def sharding_text(record: Record) -> str:
-    """How a case is shared out: 'FSDP2 on 2 GPUs'; a dash on one GPU."""
+    """How a case is shared out: 'FSDP2 on 2 GPUs', or 'one GPU'."""
     if record.sharding is None:
-        return "-"
+        return "one GPU"
     return f"{plain(SHARDINGS.get(record.sharding, record.sharding))} on {record.ranks} GPUs"
 
 
