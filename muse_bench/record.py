@@ -102,6 +102,7 @@ class Record:
     In decode `prefill_seconds` is the time until the first new token, `new_token_seconds` that of each after it, and
     `tokens_per_second` counts those; `state_per_sequence_bytes` is the cache or recurrent state of one sequence.
     `peers` holds the steady peak that each other predictor expects, in bytes, on a prediction that asked them.
+    `case_id` is a digest of all that was asked for: two records of one id are of one case.
     """
 
     model: str
@@ -158,6 +159,7 @@ class Record:
     peers: dict[str, int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     duration_seconds: float | None = None
+    case_id: str | None = None
 
     @property
     def host_total_bytes(self) -> int | None:
@@ -229,7 +231,7 @@ class RunFile:
             "command": self.command,
             "environment": dataclasses.asdict(self.environment),
         }
-        records = ",\n".join("{\n" + _fields(_compact(record), "  ") + "\n }" for record in self.records)
+        records = ",\n".join("{\n" + _fields(plain(record), "  ") + "\n }" for record in self.records)
         return "{\n" + _fields(head, " ") + ',\n "records": [' + records + "]\n}\n"
 
 
@@ -308,9 +310,11 @@ def _fields(values: dict[str, Any], indent: str) -> str:
     return ",\n".join(f"{indent}{json.dumps(name)}: {json.dumps(v, allow_nan=False)}" for name, v in values.items())
 
 
-def _compact(record: Record) -> dict[str, Any]:
+def plain(record: Record) -> dict[str, Any]:
     """A record as plain values; the many small ledgers of modules and timeline leave out the parts that are zero."""
     values = dataclasses.asdict(record)
+    if record.case_id is None:
+        del values["case_id"]
     for name in ("modules", "timeline"):
         for row in values[name]:
             row["ledger"] = {part: size for part, size in row["ledger"].items() if size}

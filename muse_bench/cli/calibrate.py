@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from muse_bench.calibration.cases import PARTS, build_case
-from muse_bench.cli.cases import check_timeout
+from muse_bench.cli.cases import check_run
 from muse_bench.cli.options import RUNNING, RunOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.progress import ProgressBar
@@ -74,7 +74,7 @@ def calibrate(
     """
     if options.gpu is not None and not predict_only:
         raise UsageError(f"--gpu {options.gpu} asks for predictions alone: add --predict-only, or leave it out")
-    check_timeout(options)
+    check_run(options)
     cases = _chosen(part, only)
     gpu = choose_gpu(options.gpu or AT_HAND) if predict_only else _gpu_to_measure()
     outputs = Outputs(options.output or (), (formats()["json"], TABLES))

@@ -13,7 +13,7 @@ import typer
 from muse_bench.analysis.edge_search import Search
 from muse_bench.analysis.frontier import Budget, Check, Edge, Frontier
 from muse_bench.cli.axes import Axis, axis_of, parse_vary
-from muse_bench.cli.cases import build_cases, check_timeout, split_models
+from muse_bench.cli.cases import build_cases, check_run, split_models
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
     MODEL,
@@ -88,7 +88,7 @@ def frontier(
     """
     if check and options.gpu is not None:
         raise UsageError(f"--check measures on the GPU here, and --gpu {options.gpu} names one: leave one of them out")
-    check_timeout(options)
+    check_run(options)
     limits = _parse_budgets(budgets, headroom, host_memory)
     budget = BudgetOptions(budget=str(limits[-1].budget_bytes), headroom=headroom, host_memory=host_memory)
     lines = [

@@ -87,6 +87,7 @@ def kernels(
         lambda run: render_terminal(*kernel_sheets(run)),
         total=len(plan),
         finished=lambda run: _complete(plan, run),
+        save=outputs.save,
     )
     ours = [row for row in run.rows if row.contender == OURS]
     return ExitCode.OK if all(row.status == "ok" for row in ours) else ExitCode.CASE_FAILED

@@ -268,4 +268,18 @@ class RunOptions:
         float | None,
         typer.Option(metavar="SECONDS", help="Stop a case that takes longer.", rich_help_panel=RUNNING),
     ] = None
+    retries: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Run a case that crashed or took too long again, up to N times.", rich_help_panel=RUNNING
+        ),
+    ] = 0
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that broke off: its finished cases lie beside the .json output.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False
     output: Output = None

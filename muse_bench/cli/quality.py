@@ -83,6 +83,8 @@ def train(
         lambda run: render_terminal(*quality_sheets(run, _known(run, baseline))),
         total=plan.total,
         finished=lambda run: len(run.rows),
+        save=outputs.save,
+        again="",
     )
 
 

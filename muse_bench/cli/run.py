@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import shlex
-import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
@@ -11,14 +9,17 @@ from rich.console import RenderableType
 
 from muse_bench.analysis.host_fit import HostBudget
 from muse_bench.cli import console
-from muse_bench.cli.cases import check_timeout
+from muse_bench.cli.cases import check_run
+from muse_bench.cli.journaled import among, begin, command_line, open_journal, run_file, run_journaled
 from muse_bench.cli.options import ProofOptions, RunOptions
 from muse_bench.cli.outputs import Outputs, check_writable
 from muse_bench.cli.progress import ProgressBar
+from muse_bench.cli.signals import Stopped
 from muse_bench.config import Backend, Case
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.runner import Runner
+from muse_bench.journal import RESUME, Journal
 from muse_bench.record import Record, RunFile
 from muse_bench.report import Format, Run, formats
 from muse_bench.report.words import NO_GPU
@@ -54,14 +55,20 @@ def run_cases(
         if backend == "predict" or options.gpu is not None:
             raise UsageError("--snapshot records a run on a CUDA GPU: leave out --gpu and --backend predict")
         check_writable(snapshot)
-    check_timeout(options)
-    return keep_runs(
-        _runs(cases, backend, options, proofs, caps, snapshot, _within_host_memory(finish, cases[0].host_memory_bytes)),
-        Outputs(options.output or (), formats().values() if written is None else written),
-        show,
-        total=len(cases),
-        finished=lambda run: len(run.records),
-    )
+    check_run(options)
+    outputs = Outputs(options.output or (), formats().values() if written is None else written)
+    finish = _within_host_memory(finish, cases[0].host_memory_bytes)
+    with open_journal(outputs, options) as journal:
+        run = keep_runs(
+            _runs(cases, backend, options, proofs, caps, snapshot, finish, journal),
+            outputs,
+            show,
+            total=len(cases),
+            finished=lambda run: len(run.records),
+            again=RESUME,
+        )
+        journal.end()
+    return run
 
 
 def keep_runs(
@@ -71,19 +78,22 @@ def keep_runs(
     *,
     total: int,
     finished: Callable[[Run], int],
+    save: Callable[[Run], None] = lambda _: None,
+    again: str | None = None,
 ) -> Run:
-    """Saves the run each time that it has grown; shows and writes it at the end, and also when it breaks off.
+    """Runs to the end, shows and writes what there is then, also when it breaks off.
 
-    `finished` says how many cases a run holds, of `total`.
+    `finished` says how many cases a run holds, of `total`. `save` is called each time that the run has grown. `again`
+    is what the command line needs to go on with a JSON output; None for a command that cannot.
     """
     last: Run | None = None
     try:
         with contextlib.closing(runs):
             for last in runs:
-                outputs.save(last)
-    except KeyboardInterrupt:
+                save(last)
+    except (KeyboardInterrupt, Stopped):
         done = 0 if last is None else finished(last)
-        console.complain(f"interrupted: {done} of {total} cases finished")
+        console.complain(f"interrupted: {done} of {total} cases finished{_how_to_go_on(outputs, again)}")
         raise
     finally:
         if last is not None:
@@ -93,6 +103,14 @@ def keep_runs(
                 console.stdout().print(show(last))
     assert last is not None  # a run has at least one case
     return last
+
+
+def _how_to_go_on(outputs: Outputs[Run], again: str | None) -> str:
+    if again is None:
+        return ""
+    if outputs.records is None:
+        return "; with --output FILE.json it could go on"
+    return f"; go on with: {' '.join(filter(None, (command_line(), again)))}"
 
 
 def case_status(run: RunFile) -> ExitCode:
@@ -126,10 +144,10 @@ def _runs(
     caps: bool,
     snapshot: Path | None,
     finish: Finish,
+    journal: Journal,
 ) -> Generator[RunFile]:
     """The run so far, after each case."""
-    records: list[Record] = []
-    command = shlex.join(["muse-bench", *sys.argv[1:]])
+    records: dict[int, Record] = {}
     with (
         ProgressBar(len(cases)) as bar,
         Runner(
@@ -141,6 +159,7 @@ def _runs(
             caps=caps,
             snapshot=snapshot,
             timeout_seconds=options.timeout,
+            retries=options.retries,
             on_progress=bar.phase,
         ) as runner,
     ):
@@ -152,8 +171,13 @@ def _runs(
             raise UsageError("--snapshot records a run on a CUDA GPU, and there is none here: leave it out")
         if any(case.config is not None and case.config.weights == "accelerate" for case in cases):
             check_accelerate(copies=runner.backend == "cuda")
+        begin(journal, runner, among(cases))
         no_gpu = backend == "auto" and options.gpu is None and runner.backend == "predict"
-        for record in runner.run(cases):
-            records.append(dataclasses.replace(record, notes=(*record.notes, NO_GPU)) if no_gpu else record)
+
+        def complete(record: Record) -> Record:
+            return dataclasses.replace(record, notes=(*record.notes, NO_GPU)) if no_gpu else record
+
+        for place, record in run_journaled(runner, cases, journal, complete=complete):
+            records[place] = record
             bar.finished()
-            yield RunFile(environment=runner.environment, records=finish(records), command=command)
+            yield run_file(journal, finish([records[place] for place in sorted(records)]))

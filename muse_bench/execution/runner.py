@@ -30,6 +30,7 @@ from muse_bench.execution.fill import (
     with_cap,
     with_device,
     with_link,
+    with_tries,
 )
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
@@ -63,8 +64,8 @@ class Runner:
     `proves` adds a run under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by
     simulating. `caps` measures under such a cap at once, where weights in host memory take long to fill: cases in a
     row that share such a model share a process, and have no ledger. The instrumented run of a measurement writes
-    PyTorch's own snapshot to the file `snapshot`. Processes that wait for their case import
-    `preload`, and what optimizers import at their first step.
+    PyTorch's own snapshot to the file `snapshot`. A case that crashed runs again, up to `retries` times. Processes that
+    wait for their case import `preload`, and what optimizers import at their first step.
     Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
     """
 
@@ -84,6 +85,7 @@ class Runner:
         preload: Sequence[str] = (),
         snapshot: Path | None = None,
         timeout_seconds: float | None = None,
+        retries: int = 0,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._asked = backend
@@ -94,6 +96,7 @@ class Runner:
         self._caps = caps
         self._snapshot = snapshot
         self._timeout_seconds = timeout_seconds
+        self._retries = retries
         self._on_progress = on_progress
         setting = WORKSPACE_ENVIRONMENT[workspace]
         self._variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
@@ -146,15 +149,25 @@ class Runner:
                 self._on_progress(Progress(index, len(cases), case, phase))
 
             begun = time.monotonic()
-            say("starting")
-            if self.backend == "cuda" and self._caps and _is_streamed(case):
-                following = cases[index + 1] if index + 1 < len(cases) else None
-                record = self._measure_capped(case, say, keeps=following is not None and following.shares_model(case))
-            elif self.backend == "cuda":
-                record = self._with_proofs(self._measure(case, say), case, say)
-            else:
-                record = self._predict(case, say)
+            record = self._run_until_it_ends(case, cases[index + 1] if index + 1 < len(cases) else None, say)
             yield dataclasses.replace(record, duration_seconds=round(time.monotonic() - begun, 3))
+
+    def _run_until_it_ends(self, case: Case, following: Case | None, say: Callable[[str], None]) -> Record:
+        """The case's record, of the first try that did not crash, or else of the last."""
+        reasons: list[str] = []
+        while True:
+            say("starting")
+            record = self._run_once(case, following, say)
+            if record.status != "crashed" or len(reasons) == self._retries:
+                return with_tries(record, reasons)
+            reasons.append(record.reason or "crashed")
+
+    def _run_once(self, case: Case, following: Case | None, say: Callable[[str], None]) -> Record:
+        if self.backend == "predict":
+            return self._predict(case, say)
+        if self._caps and _is_streamed(case):
+            return self._measure_capped(case, say, keeps=following is not None and following.shares_model(case))
+        return self._with_proofs(self._measure(case, say), case, say)
 
     def _predict(self, case: Case, say: Callable[[str], None]) -> Record:
         case = dataclasses.replace(case, gpu=self._gpu.name)

@@ -88,6 +88,7 @@ def _record(case: Case, found: int | str, provenance: Any) -> Record:
         micro_batch=case.micro_batch,
         budget_bytes=case.budget_bytes,
         limit_bytes=case.limit_bytes,
+        case_id=case.identity,
     )
     if isinstance(found, str):
         return dataclasses.replace(record, status=found, reason="it was too much")

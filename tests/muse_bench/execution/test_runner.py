@@ -1,5 +1,6 @@
 """Cases run in processes of their own: what a case does to its process never reaches the next one."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import pytest
 from muse_bench.config import Case, Sizes
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution import runner as runner_module
+from muse_bench.execution.blank import blank_record
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.protocol import TIMING
 from muse_bench.execution.runner import Runner
@@ -59,6 +61,12 @@ def killed():
 
 def sleeping():
     time.sleep(600)
+
+def failing_once():
+    if not os.path.exists(__file__ + ".failed"):
+        open(__file__ + ".failed", "w").close()
+        os._exit(3)
+    return Model()
 """
 
 
@@ -218,6 +226,28 @@ def test_a_case_that_hangs_is_a_row_and_its_process_is_ended(runner, external, m
     assert (record.status, record.reason) == ("crashed", "timed out after 0.5 s")
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_case_that_crashed_is_tried_again(runner, external, monkeypatch):
+    monkeypatch.setattr(runner, "_retries", 2)
+    record, exited = runner.run([external("failing_once"), external("exiting")])
+    assert_whole(record)
+    assert "took 2 tries; before: the worker process was ended with exit status 3" in record.notes[-1]
+    assert exited.status == "crashed"
+    assert exited.notes[-1].startswith("took 3 tries;")
+
+
+def test_a_case_that_ran_out_of_memory_is_not_tried_again(runner, monkeypatch):
+    tries = []
+
+    def run_once(case, *_):
+        tries.append(case)
+        return dataclasses.replace(blank_record(case, "predicted", None), status="oom", reason="too much")
+
+    monkeypatch.setattr(runner, "_retries", 2)
+    monkeypatch.setattr(runner, "_run_once", run_once)
+    assert run_one(runner, preset()).notes == ()
+    assert len(tries) == 1
 
 
 def test_leaving_ends_the_process():
