@@ -151,14 +151,17 @@ class Journal:
         record = self._kept.get((case.identity, provenance))
         return record if record is not None and record.status in RESULTS else None
 
-    def add(self, record: Record, environment: Environment) -> None:
-        """Puts a record on disk, of a run that by now knows this of its environment."""
-        assert self._origin is not None  # begun
-        known = _joined(self._origin, environment)
-        if known != self._origin.environment:
-            self._check(dataclasses.replace(self._origin, environment=environment), self._origin)
-            self._origin = dataclasses.replace(self._origin, environment=known)
+    def learn(self, environment: Environment) -> None:
+        """Takes what the run by now knows of its environment. Raises: UsageError when that is another one."""
+        origin = self.origin
+        known = _joined(origin, environment)
+        if known != origin.environment:
+            self._check(dataclasses.replace(origin, environment=environment), origin)
+            self._origin = dataclasses.replace(origin, environment=known)
             self._write(_head(self._origin))
+
+    def add(self, record: Record) -> None:
+        """Puts a record on disk."""
         self._write(plain(record))
         self._holds = True
 

@@ -43,7 +43,7 @@ def provenance(runner: Runner) -> Provenance:
 
 
 def run_journaled(
-    runner: Runner, cases: Sequence[Case], journal: Journal, *, complete: Callable[[Record], Record] = lambda one: one
+    runner: Runner, cases: Sequence[Case], journal: Journal, complete: Callable[[Record], Record] = lambda one: one
 ) -> Iterator[tuple[int, Record]]:
     """The place and record of each case: first those that the journal has, then the others as they finish.
 
@@ -60,11 +60,18 @@ def run_journaled(
         return
     for place, record in zip(left, runner.run([cases[place] for place in left]), strict=True):
         finished = complete(record)
-        journal.add(finished, runner.environment)
+        journal.add(finished)
         yield place, finished
 
 
-def run_file(journal: Journal, records: Sequence[Record]) -> RunFile:
-    """The records of a run and of what it went on with."""
+def run_one(runner: Runner, case: Case, journal: Journal) -> Record:
+    """The record of one case, by the journal or by the runner."""
+    ((_, record),) = run_journaled(runner, [case], journal)
+    return record
+
+
+def run_file(journal: Journal, runner: Runner, records: Sequence[Record]) -> RunFile:
+    """The records of a run on the runner's GPU, and of what it went on with."""
+    journal.learn(runner.environment)
     origin = journal.origin
     return RunFile(environment=origin.environment, records=tuple(records), command=origin.command)

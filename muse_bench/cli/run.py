@@ -177,7 +177,7 @@ def _runs(
         def complete(record: Record) -> Record:
             return dataclasses.replace(record, notes=(*record.notes, NO_GPU)) if no_gpu else record
 
-        for place, record in run_journaled(runner, cases, journal, complete=complete):
+        for place, record in run_journaled(runner, cases, journal, complete):
             records[place] = record
             bar.finished()
-            yield run_file(journal, finish([records[place] for place in sorted(records)]))
+            yield run_file(journal, runner, finish([records[place] for place in sorted(records)]))
