@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from muse_bench.calibration.cases import PARTS, build_case
+from muse_bench.cli import console
 from muse_bench.cli.cases import check_run
 from muse_bench.cli.journaled import among, begin, open_journal, run_file, run_one
 from muse_bench.cli.options import RUNNING, RunOptions
@@ -129,6 +130,8 @@ def _runs(
             explain=False,
             timeout_seconds=options.timeout,
             retries=options.retries,
+            waits=options.wait,
+            on_notice=console.complain,
             on_progress=bar.phase,
         )
         if not predict_only:

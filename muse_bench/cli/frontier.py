@@ -10,6 +10,7 @@ import typer
 
 from muse_bench.analysis.edge_search import Search
 from muse_bench.analysis.frontier import Budget, Check, Edge, Frontier
+from muse_bench.cli import console
 from muse_bench.cli.axes import Axis, axis_of, parse_vary
 from muse_bench.cli.cases import build_cases, check_run, split_models
 from muse_bench.cli.journaled import begin, open_journal, run_file, run_one
@@ -173,6 +174,8 @@ def _runs(
             explain=False,
             timeout_seconds=options.timeout,
             retries=options.retries,
+            waits=options.wait,
+            on_notice=console.complain,
             on_progress=lambda progress: bar.say(f"{_name(progress.case)}: {progress.phase}"),
         )
         measuring = stack.enter_context(start("auto")) if check else None

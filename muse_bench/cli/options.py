@@ -274,6 +274,12 @@ class RunOptions:
             metavar="N", help="Run a case that crashed or took too long again, up to N times.", rich_help_panel=RUNNING
         ),
     ] = 0
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Wait while another run measures on the GPU, rather than end.", rich_help_panel=RUNNING
+        ),
+    ] = False
     resume: Annotated[
         bool,
         typer.Option(

@@ -160,6 +160,8 @@ def _runs(
             snapshot=snapshot,
             timeout_seconds=options.timeout,
             retries=options.retries,
+            waits=options.wait,
+            on_notice=console.complain,
             on_progress=bar.phase,
         ) as runner,
     ):

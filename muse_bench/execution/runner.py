@@ -32,6 +32,7 @@ from muse_bench.execution.fill import (
     with_link,
     with_tries,
 )
+from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
@@ -66,7 +67,10 @@ class Runner:
     row that share such a model share a process, and have no ledger. The instrumented run of a measurement writes
     PyTorch's own snapshot to the file `snapshot`. A case that crashed runs again, up to `retries` times. Processes that
     wait for their case import `preload`, and what optimizers import at their first step.
-    Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
+    Measuring holds the GPU, `device` by its uuid or the first that CUDA sees, against other runs; `waits` has it wait
+    for one that has it. `on_notice` is told of that, and of other processes on the GPU.
+    Raises: UsageError when 'cuda' is asked for and nothing can be measured here, another run has the GPU, or its name
+    is unknown.
     """
 
     backend: Literal["cuda", "predict"]
@@ -86,6 +90,9 @@ class Runner:
         snapshot: Path | None = None,
         timeout_seconds: float | None = None,
         retries: int = 0,
+        device: str | None = None,
+        waits: bool = True,
+        on_notice: Callable[[str], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._asked = backend
@@ -97,6 +104,10 @@ class Runner:
         self._snapshot = snapshot
         self._timeout_seconds = timeout_seconds
         self._retries = retries
+        self._device = device
+        self._waits = waits
+        self._on_notice = on_notice
+        self._held = contextlib.ExitStack()  # the GPU, while it is measured on
         self._on_progress = on_progress
         setting = WORKSPACE_ENVIRONMENT[workspace]
         self._variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
@@ -104,6 +115,8 @@ class Runner:
             self._variables["CUDA_VISIBLE_DEVICES"] = ""  # predicts the same everywhere, with no context on a GPU
         else:
             self._variables[PRELOAD_VARIABLE] = ",".join(("torch._dynamo", *preload))
+        if device is not None:
+            self._variables["CUDA_VISIBLE_DEVICES"] = device
         self._spares: collections.deque[WorkerProcess] = collections.deque()
         self._shared: WorkerProcess | None = None  # has the model of the case before
 
@@ -123,6 +136,12 @@ class Runner:
         self.environment = Environment(**hello["environment"], commit=source_commit())
         if measures:
             self.environment = dataclasses.replace(self.environment, driver=driver_version())
+            try:
+                here = self._held.enter_context(taken_gpu(self._device, waits=self._waits, say=self._on_notice))
+            except BaseException:
+                self._close_spares()
+                raise
+            self.environment = dataclasses.replace(self.environment, gpu=here.title if here else None)
         else:
             self._gpu = named or find_gpu(DEFAULT_GPU)
             self.environment = dataclasses.replace(
@@ -137,6 +156,7 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._close_spares()
+        self._held.close()
 
     def run(self, cases: Sequence[Case]) -> Iterator[Record]:
         """One record a case, in order, each as soon as it is there; a case that fails is a record that says so.
@@ -210,7 +230,7 @@ class Runner:
 
     def _measure_headline(self, request: Request, case: Case, say: Callable[[str], None]) -> Record:
         record = blank_record(case, "measured", self.environment.gpu)
-        with NvmlSampler() as sampler:
+        with NvmlSampler(device_uuid=self._device) as sampler:
 
             def follow(phase: str) -> None:
                 if phase == TIMING:
@@ -259,7 +279,7 @@ class Runner:
     def _attempt(self, case: Case, context_bytes: int | None, say: Callable[[str], None]) -> Attempt:
         """Runs the case under a cap. Raises: Unproven when its process did not get to an end."""
         request = Request(task="prove", case=case.to_json(), context_bytes=context_bytes)
-        with NvmlSampler() as sampler:
+        with NvmlSampler(device_uuid=self._device) as sampler:
             try:
                 result = self._send(request, say, sampler)
             except WorkerDied as error:

@@ -323,6 +323,9 @@ class FakeWorker:
 class FakeSampler:
     """Stands in for NVML: it saw 900 MiB at the most."""
 
+    def __init__(self, **_):
+        pass
+
     def __enter__(self):
         return self
 
