@@ -77,6 +77,8 @@ def calibrate(
     if options.gpu is not None and not predict_only:
         raise UsageError(f"--gpu {options.gpu} asks for predictions alone: add --predict-only, or leave it out")
     check_run(options)
+    if options.devices is not None:
+        raise UsageError("--devices is not for calibrate: each case is measured and predicted in turn; leave it out")
     cases = _chosen(part, only)
     gpu = choose_gpu(options.gpu or AT_HAND) if predict_only else _gpu_to_measure()
     outputs = Outputs(options.output or (), (formats()["json"], TABLES))

@@ -90,6 +90,8 @@ def frontier(
     if check and options.gpu is not None:
         raise UsageError(f"--check measures on the GPU here, and --gpu {options.gpu} names one: leave one of them out")
     check_run(options)
+    if options.devices is not None:
+        raise UsageError("--devices is not for frontier: its next case depends on the last; leave it out")
     limits = _parse_budgets(budgets, headroom, host_memory)
     budget = BudgetOptions(budget=str(limits[-1].budget_bytes), headroom=headroom, host_memory=host_memory)
     lines = [

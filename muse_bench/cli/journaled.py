@@ -8,9 +8,12 @@ from muse_bench.cli.options import RunOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.config import Case
 from muse_bench.execution.runner import Runner
+from muse_bench.execution.side_by_side import SideBySide
 from muse_bench.journal import RESUME, Journal, Origin
 from muse_bench.record import Provenance, Record, RunFile
 from muse_bench.report import Run
+
+AnyRunner = Runner | SideBySide
 
 
 def command_line() -> str:
@@ -23,7 +26,7 @@ def open_journal(outputs: Outputs[Run], options: RunOptions) -> Journal:
     return Journal(outputs.records, resume=options.resume)
 
 
-def begin(journal: Journal, runner: Runner, asked: Callable[[Record], bool]) -> None:
+def begin(journal: Journal, runner: AnyRunner, asked: Callable[[Record], bool]) -> None:
     """Starts the journal of what the runner is to run, or goes on with it. Raises: UsageError as Journal.begin."""
     journal.begin(
         Origin(environment=runner.environment, backend=runner.backend, command=command_line()),
@@ -37,13 +40,13 @@ def among(cases: Sequence[Case]) -> Callable[[Record], bool]:
     return lambda record: record.case_id in identities
 
 
-def provenance(runner: Runner) -> Provenance:
+def provenance(runner: AnyRunner) -> Provenance:
     """What the runner's records are."""
     return "measured" if runner.backend == "cuda" else "predicted"
 
 
 def run_journaled(
-    runner: Runner, cases: Sequence[Case], journal: Journal, complete: Callable[[Record], Record] = lambda one: one
+    runner: AnyRunner, cases: Sequence[Case], journal: Journal, complete: Callable[[Record], Record] = lambda one: one
 ) -> Iterator[tuple[int, Record]]:
     """The place and record of each case: first those that the journal has, then the others as they finish.
 
@@ -58,19 +61,20 @@ def run_journaled(
             yield place, known
     if not left:
         return
-    for place, record in zip(left, runner.run([cases[place] for place in left]), strict=True):
+    todo = [cases[place] for place in left]
+    for index, record in runner.run(todo) if isinstance(runner, SideBySide) else enumerate(runner.run(todo)):
         finished = complete(record)
         journal.add(finished)
-        yield place, finished
+        yield left[index], finished
 
 
-def run_one(runner: Runner, case: Case, journal: Journal) -> Record:
+def run_one(runner: AnyRunner, case: Case, journal: Journal) -> Record:
     """The record of one case, by the journal or by the runner."""
     ((_, record),) = run_journaled(runner, [case], journal)
     return record
 
 
-def run_file(journal: Journal, runner: Runner, records: Sequence[Record]) -> RunFile:
+def run_file(journal: Journal, runner: AnyRunner, records: Sequence[Record]) -> RunFile:
     """The records of a run on the runner's GPU, and of what it went on with."""
     journal.learn(runner.environment)
     origin = journal.origin

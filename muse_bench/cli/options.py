@@ -274,6 +274,15 @@ class RunOptions:
             metavar="N", help="Run a case that crashed or took too long again, up to N times.", rich_help_panel=RUNNING
         ),
     ] = 0
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|0,1",
+            help="Measure on these CUDA GPUs side by side, all of one model. Times share the host.",
+            show_default="the first",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
     wait: Annotated[
         bool,
         typer.Option(

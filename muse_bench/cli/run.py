@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.console import RenderableType
 from muse_bench.analysis.host_fit import HostBudget
 from muse_bench.cli import console
 from muse_bench.cli.cases import check_run
-from muse_bench.cli.journaled import among, begin, command_line, open_journal, run_file, run_journaled
+from muse_bench.cli.journaled import AnyRunner, among, begin, command_line, open_journal, run_file, run_journaled
 from muse_bench.cli.options import ProofOptions, RunOptions
 from muse_bench.cli.outputs import Outputs, check_writable
 from muse_bench.cli.progress import ProgressBar
@@ -18,7 +19,9 @@ from muse_bench.cli.signals import Stopped
 from muse_bench.config import Backend, Case
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.execution.at_hand import choose_gpu
+from muse_bench.execution.devices import chosen_devices
 from muse_bench.execution.runner import Runner
+from muse_bench.execution.side_by_side import SideBySide
 from muse_bench.journal import RESUME, Journal
 from muse_bench.record import Record, RunFile
 from muse_bench.report import Format, Run, formats
@@ -49,6 +52,8 @@ def run_cases(
     Raises: UsageError for a wrong option, before anything runs and with nothing written.
     """
     _check_gpu(backend, options.gpu)
+    if options.devices is not None and (backend == "predict" or options.gpu is not None):
+        raise UsageError("--devices measures on CUDA GPUs: leave out --gpu and --backend predict, or --devices")
     if proofs.prove and (backend == "predict" or options.gpu is not None):
         raise UsageError("--prove runs the case on a CUDA GPU: leave out --gpu and --backend predict, or --prove")
     if snapshot is not None:
@@ -56,6 +61,8 @@ def run_cases(
             raise UsageError("--snapshot records a run on a CUDA GPU: leave out --gpu and --backend predict")
         check_writable(snapshot)
     check_run(options)
+    if options.devices is not None and caps:
+        raise UsageError("--devices is not for --params here: its modes share one model in host memory; leave it out")
     outputs = Outputs(options.output or (), formats().values() if written is None else written)
     finish = _within_host_memory(finish, cases[0].host_memory_bytes)
     with open_journal(outputs, options) as journal:
@@ -127,6 +134,13 @@ def _within_host_memory(finish: Finish, size_bytes: int | None) -> Finish:
     return lambda records: tuple(map(given.judge, finish(records)))
 
 
+def _runner_on(start: Callable[..., Runner], devices: str | None) -> AnyRunner:
+    """The runner of the first GPU, or of those that were asked for. Raises: UsageError as `chosen_devices`."""
+    if devices is None:
+        return start()
+    return SideBySide([start(device=device.uuid) for device in chosen_devices(devices).values()])
+
+
 def _check_gpu(backend: Backend, gpu: str | None) -> None:
     """Naming a GPU asks for a prediction."""
     if gpu is None:
@@ -150,25 +164,31 @@ def _runs(
     records: dict[int, Record] = {}
     with (
         ProgressBar(len(cases)) as bar,
-        Runner(
-            backend,
-            workspace=cases[0].workspace,
-            gpu=options.gpu,
-            proves=proofs.prove,
-            bisects=proofs.bisect,
-            caps=caps,
-            snapshot=snapshot,
-            timeout_seconds=options.timeout,
-            retries=options.retries,
-            waits=options.wait,
-            on_notice=console.complain,
-            on_progress=bar.phase,
+        _runner_on(
+            functools.partial(
+                Runner,
+                backend,
+                workspace=cases[0].workspace,
+                gpu=options.gpu,
+                proves=proofs.prove,
+                bisects=proofs.bisect,
+                caps=caps,
+                snapshot=snapshot,
+                timeout_seconds=options.timeout,
+                retries=options.retries,
+                waits=options.wait,
+                on_notice=console.complain,
+                on_progress=bar.phase,
+            ),
+            options.devices,
         ) as runner,
     ):
         if proofs.prove and runner.backend != "cuda":
             raise UsageError(
                 "--prove runs the case on a CUDA GPU, and there is none here: leave it out for a prediction"
             )
+        if options.devices is not None and runner.backend != "cuda":
+            raise UsageError("--devices measures on CUDA GPUs, and torch sees none here: leave it out for a prediction")
         if snapshot is not None and runner.backend != "cuda":
             raise UsageError("--snapshot records a run on a CUDA GPU, and there is none here: leave it out")
         if any(case.config is not None and case.config.weights == "accelerate" for case in cases):

@@ -98,8 +98,12 @@ class WorkerProcess:
         if self._process.poll() is None and hasattr(signal, name):
             self._process.send_signal(getattr(signal, name))
 
+    def kill(self) -> None:
+        """Ends the process at once, while another thread may wait for its answer."""
+        self._process.kill()
+
     def close(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once, and all that belongs to it here."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()

@@ -8,7 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import os
-import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
+from muse_bench.execution.source import source_commit
 from muse_bench.measure.nvml import NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Record
 from muse_bench.units import format_bytes
 
 DEFAULT_GPU = "rtx-4060"
-COMMIT_VARIABLE = "MUSE_BENCH_COMMIT"
 # Processes that import torch while another measures: that takes them longer than most cases run.
 SPARES = max(1, min(4, (os.cpu_count() or 1) // 4))
 
@@ -55,6 +55,7 @@ class Progress:
     total: int
     case: Case
     phase: str
+    device: str | None = None  # of several
 
 
 class Runner:
@@ -105,6 +106,9 @@ class Runner:
         self._timeout_seconds = timeout_seconds
         self._retries = retries
         self._device = device
+        self._stopping = threading.Lock()
+        self._stopped = False
+        self._busy: WorkerProcess | None = None
         self._waits = waits
         self._on_notice = on_notice
         self._held = contextlib.ExitStack()  # the GPU, while it is measured on
@@ -158,6 +162,17 @@ class Runner:
         self._close_spares()
         self._held.close()
 
+    def start(self) -> None:
+        """Starts the first process, which entering waits for."""
+        self._worker()
+
+    def stop(self) -> None:
+        """Ends, from another thread, what runs now, and has nothing run after it."""
+        with self._stopping:
+            self._stopped = True
+            if self._busy is not None:
+                self._busy.kill()
+
     def run(self, cases: Sequence[Case]) -> Iterator[Record]:
         """One record a case, in order, each as soon as it is there; a case that fails is a record that says so.
 
@@ -166,7 +181,7 @@ class Runner:
         for index, case in enumerate(cases):
 
             def say(phase: str, index: int = index, case: Case = case) -> None:
-                self._on_progress(Progress(index, len(cases), case, phase))
+                self._on_progress(Progress(index, len(cases), case, phase, self._device))
 
             begun = time.monotonic()
             record = self._run_until_it_ends(case, cases[index + 1] if index + 1 < len(cases) else None, say)
@@ -178,7 +193,7 @@ class Runner:
         while True:
             say("starting")
             record = self._run_once(case, following, say)
-            if record.status != "crashed" or len(reasons) == self._retries:
+            if record.status != "crashed" or len(reasons) == self._retries or self._stopped:
                 return with_tries(record, reasons)
             reasons.append(record.reason or "crashed")
 
@@ -296,12 +311,18 @@ class Runner:
         """Asks the process that was kept, or one that has done nothing yet, and then starts the next one meanwhile."""
         worker, self._shared, keeps = self._shared or self._fresh(), None, False
         try:
+            with self._stopping:
+                if self._stopped:
+                    raise WorkerDied("it was stopped")
+                self._busy = worker
             if sampler is not None:
                 sampler.watch(worker.pid)
             result = worker.ask(request, self._timeout_seconds, say)
             keeps = bool(request.get("keeps")) and result["status"] == "ok"
             return result
         finally:
+            with self._stopping:
+                self._busy = None
             if keeps:
                 self._shared = worker
             else:
@@ -334,15 +355,3 @@ def _request(task: Task, case: Case) -> Request:
 
 def _is_streamed(case: Case) -> bool:
     return case.config is not None and case.config.weights != "device"
-
-
-def source_commit() -> str | None:
-    """The commit of the source tree this runs from, when it is one; MUSE_BENCH_COMMIT names it for a copy."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return os.environ.get(COMMIT_VARIABLE) or None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5)
-        return found.stdout.strip() or None
-    return None

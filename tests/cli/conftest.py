@@ -58,6 +58,12 @@ class FakeRunner:
     def __exit__(self, *_: object) -> None:
         return None
 
+    def start(self) -> None:
+        return None
+
+    def stop(self) -> None:
+        return None
+
     def run(self, cases: Sequence[Case]) -> Iterator[Record]:
         self.cases = list(cases)
         for index, case in enumerate(cases):

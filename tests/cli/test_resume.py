@@ -1,11 +1,15 @@
 """Runs that broke off and go on: what is kept, what runs again, and what is refused, over invented records."""
 
 import dataclasses
+import importlib
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from muse_bench.errors import UsageError
+from muse_bench.measure.nvml import DeviceName
 from muse_bench.record import Environment
 
 RUN = ("compare", "--models", "baseline,tuned,ultra", "--backend", "predict", "-o", "a.json")
@@ -169,3 +173,66 @@ def test_the_run_goes_on_with_what_is_known_of_its_gpu(call, runner, monkeypatch
     environment = json.loads(Path("a.json").read_text())["environment"]
     assert environment["gpu_total_bytes"] == 8 << 30
     assert environment["commit"] == "aaaa, bbbb"
+
+
+@pytest.fixture
+def two_gpus(runner, monkeypatch):
+    devices = {number: DeviceName(f"GPU-{number}", "NVIDIA H200") for number in (0, 1)}
+    monkeypatch.setattr(importlib.import_module("muse_bench.cli.run"), "chosen_devices", lambda _: devices)
+    monkeypatch.setattr(runner, "backend", "cuda")
+
+
+def test_several_gpus_give_rows_in_the_order_asked_for(call, runner, two_gpus):
+    first_may_end = threading.Event()
+
+    def slow(_):
+        assert first_may_end.wait(30)
+        return 400
+
+    def last(_):
+        first_may_end.set()
+        return 50
+
+    runner.peaks = {"baseline": slow, "tuned": 200, "ultra": last}
+    assert call("compare", "--models", "baseline,tuned,ultra", "--devices", "all", "-o", "a.json") == 0
+    assert [made.options["device"] for made in runner.made] == ["GPU-0", "GPU-1"]
+    records = json.loads(Path("a.json").read_text())["records"]
+    assert [record["model"] for record in records] == ["baseline", "tuned", "ultra"]
+    assert records[2]["reduction"] == 1 - 50 / 400
+
+
+def test_what_finished_on_another_gpu_is_kept(call, runner, two_gpus):
+    others_are_done = threading.Event()
+
+    def last(_):
+        others_are_done.set()
+        return 50
+
+    def broken(_):
+        assert others_are_done.wait(30)
+        raise UsageError("the factory raised")
+
+    runner.peaks = {"baseline": broken, "tuned": 200, "ultra": last}
+    several = ("compare", "--models", "baseline,tuned,ultra", "--devices", "0,1", "-o", "a.json")
+    assert call(*several) == 2
+    kept = [json.loads(line).get("model") for line in Path("a.jsonl").read_text().splitlines()]
+    assert "tuned" in kept
+    runner.peaks = {"baseline": 400, "ultra": 50}
+    assert call(*several, "--resume") == 0
+    records = json.loads(Path("a.json").read_text())["records"]
+    assert [record["parameters"] for record in records] == [400, 200, 50]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compare", "--backend", "predict"),
+        ("compare", "--gpu", "h200"),
+        ("verify-8gb", "--params", "1b"),
+        ("frontier",),
+        ("calibrate",),
+    ],
+)
+def test_where_several_gpus_have_no_place(call, two_gpus, capsys, arguments):
+    assert call(*arguments, "--devices", "all") == 2
+    assert "--devices" in capsys.readouterr().err
