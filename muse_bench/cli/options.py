@@ -76,6 +76,11 @@ Output = Annotated[
 ]
 
 
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait while another run measures on the GPU, not end.", rich_help_panel=RUNNING),
+]
+
 Vocab = Annotated[int, typer.Option(metavar="N", help="Words in the vocabulary.", rich_help_panel=MODEL)]
 DModel = Annotated[int, typer.Option(metavar="N", help="Width of the model.", rich_help_panel=MODEL)]
 Layers = Annotated[int, typer.Option(metavar="N", help="Number of blocks.", rich_help_panel=MODEL)]
@@ -283,12 +288,7 @@ class RunOptions:
             rich_help_panel=RUNNING,
         ),
     ] = None
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait", help="Wait while another run measures on the GPU, rather than end.", rich_help_panel=RUNNING
-        ),
-    ] = False
+    wait: Wait = False
     resume: Annotated[
         bool,
         typer.Option(
