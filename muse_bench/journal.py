@@ -7,9 +7,7 @@ when more of the GPU is known; each of the others is a record, as the JSON outpu
 import dataclasses
 import json
 import os
-import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,62 +15,14 @@ from typing import Any, Self
 from muse_bench.config import Case
 from muse_bench.errors import UsageError
 from muse_bench.file_lock import sync_folder, try_lock
-from muse_bench.record import (
-    SCHEMA_VERSION,
-    Environment,
-    Provenance,
-    Record,
-    plain,
-    read_head,
-    read_run_file,
-)
+from muse_bench.origin import Origin
+from muse_bench.record import Environment, Provenance, Record, plain, read_run_file
 
 SUFFIX = ".jsonl"
 RESUME = "--resume"
 BEGINNING = b'{"schema_version": '
 NO_JOURNAL = "no journal of muse-bench: move it away, or name another --output"
 RESULTS = ("ok", "oom")  # a case that ended otherwise runs again
-PROOFS = ("--prove", "--bisect")  # they add to records, and to no case
-# What the figures of a case may depend on; where one is not known, it is not compared.
-COMPARED = (
-    "gpu",
-    "torch",
-    "triton",
-    "cuda",
-    "driver",
-    "allocator_config",
-    "cublas_workspace_config",
-    "muse_bench",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """The run that records come from; what goes on with it has to be alike."""
-
-    environment: Environment
-    backend: str
-    command: str | None
-
-    def difference(self, other: Self) -> str | None:
-        """What the other run is that this one is not; None when they are alike."""
-        ours, theirs = _words(self.command), _words(other.command)
-        if ours[1:2] != theirs[1:2]:
-            return f"by '{' '.join(theirs[:2])}'"
-        for option in PROOFS:
-            if (option in ours) != (option in theirs):
-                return f"{'with' if option in theirs else 'without'} {option}"
-        if self.backend != other.backend:
-            return f"with --backend {other.backend}, and this is {self.backend}"
-        for name in COMPARED:
-            here, there = getattr(self.environment, name), getattr(other.environment, name)
-            if here != there and here is not None and there is not None:
-                return f"with {name.replace('_', ' ')} '{there}', and here it is '{here}'"
-        return None
-
-
-def _words(command: str | None) -> list[str]:
-    return shlex.split(command or "")
 
 
 class Journal:
@@ -104,11 +54,14 @@ class Journal:
             self._stream = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
+        if not self._is_ours(self.path):
+            self._stream.close()
+            raise UsageError(f"{self.path}: another run is writing it: wait for it, or name another --output")
         try:
-            if not try_lock(self._stream.fileno()):
-                raise UsageError(f"{self.path}: another run is writing it: wait for it, or name another --output")
             self._read()
         except BaseException:
+            if not os.fstat(self._stream.fileno()).st_size:
+                self.path.unlink(missing_ok=True)
             self._stream.close()
             raise
         return self
@@ -136,11 +89,8 @@ class Journal:
                     f"{self._source}: holds {record.model}, {record.mode}, batch {record.batch}, seq {record.seq}, "
                     f"which is not among the cases asked for here: name another --output, or leave out {RESUME}"
                 )
-        command = origin.command if earlier is None else earlier.command
-        self._origin = dataclasses.replace(
-            origin, environment=_joined(earlier, origin.environment), command=command or origin.command
-        )
-        self._write(_head(self._origin))
+        self._origin = origin if earlier is None else earlier.joined(origin.environment)
+        self._write(self._origin.to_json())
         if self._adopted:
             for record in self._kept.values():
                 self._write(plain(record))
@@ -153,12 +103,11 @@ class Journal:
 
     def learn(self, environment: Environment) -> None:
         """Takes what the run by now knows of its environment. Raises: UsageError when that is another one."""
-        origin = self.origin
-        known = _joined(origin, environment)
-        if known != origin.environment:
-            self._check(dataclasses.replace(origin, environment=environment), origin)
-            self._origin = dataclasses.replace(origin, environment=known)
-            self._write(_head(self._origin))
+        before = self.origin
+        self._origin = before.joined(environment)
+        if self._origin != before:
+            self._check(dataclasses.replace(before, environment=environment), before)
+            self._write(self._origin.to_json())
 
     def add(self, record: Record) -> None:
         """Puts a record on disk."""
@@ -174,6 +123,11 @@ class Journal:
     def end(self) -> None:
         """The run is over and its outputs are written: there is nothing left to go on with."""
         self._over = True
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether this process alone has the file, and another that was over has not removed it meanwhile."""
+        handle = self._stream.fileno()
+        return try_lock(handle) and path.exists() and os.path.samestat(os.fstat(handle), os.stat(path))
 
     @property
     def _source(self) -> Path | None:
@@ -211,8 +165,7 @@ class Journal:
         try:
             values = json.loads(line)
             if number == 1 or "schema_version" in values:
-                environment, command = read_head({**values, "records": []}, "records")
-                self._origin = Origin(environment=environment, backend=str(values["backend"]), command=command)
+                self._origin = Origin.from_json(values)
             else:
                 self._keep(Record.from_json(values))
         except UsageError as error:
@@ -248,22 +201,3 @@ class Journal:
                 sync_folder(self.path.parent)
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written: {error.strerror or error}") from error
-
-
-def _head(origin: Origin) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "command": origin.command,
-        "backend": origin.backend,
-        "environment": dataclasses.asdict(origin.environment),
-    }
-
-
-def _joined(earlier: Origin | None, environment: Environment) -> Environment:
-    """What is known of the environment by now, with the commits of all parts of the run."""
-    if earlier is None:
-        return environment
-    known = {name: value for name, value in dataclasses.asdict(environment).items() if value is not None}
-    ours = dataclasses.replace(earlier.environment, **known)
-    commits = [name for one in (earlier.environment, environment) for name in (one.commit or "").split(", ") if name]
-    return dataclasses.replace(ours, commit=", ".join(dict.fromkeys(commits)) or None)

@@ -9,7 +9,8 @@ from muse_bench.cli.outputs import Outputs
 from muse_bench.config import Case
 from muse_bench.execution.runner import Runner
 from muse_bench.execution.side_by_side import SideBySide
-from muse_bench.journal import RESUME, Journal, Origin
+from muse_bench.journal import RESUME, Journal
+from muse_bench.origin import Origin
 from muse_bench.record import Provenance, Record, RunFile
 from muse_bench.report import Run
 

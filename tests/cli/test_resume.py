@@ -236,3 +236,19 @@ def test_what_finished_on_another_gpu_is_kept(call, runner, two_gpus):
 def test_where_several_gpus_have_no_place(call, two_gpus, capsys, arguments):
     assert call(*arguments, "--devices", "all") == 2
     assert "--devices" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_gone_on_with_is_named_and_nothing_is_left(call, runner, capsys):
+    Path("a.json").write_text("not a record")
+    assert call(*RUN, "--resume") == 2
+    assert "a.json: not a record file" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["a.json"]
+
+
+def test_two_runs_do_not_write_one_journal(call, runner, capsys):
+    def another(_):
+        return 1 if call(*RUN) == 2 else "crashed"
+
+    runner.peaks = {"baseline": another}
+    assert call(*RUN) == 0
+    assert "a.jsonl: another run is writing it" in capsys.readouterr().err
