@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import pytest
 
 from muse_bench import cli
 from muse_bench.config import Case
+from muse_bench.execution import gpu_lock
 from muse_bench.execution.runner import Progress
+from muse_bench.measure.nvml_device import UnavailableError
 from muse_bench.record import Environment, Ledger, Record
 
 MIB = 1 << 20
@@ -116,10 +118,16 @@ def runner(monkeypatch) -> type[FakeRunner]:
     return FakeRunner
 
 
+def _no_gpu(**_: object) -> Never:
+    """What is invented uses no GPU, and takes none from a test that does."""
+    raise UnavailableError("no GPU")
+
+
 @pytest.fixture
 def call(runner, monkeypatch, tmp_path) -> Callable[..., int]:
     """Runs a command line in this process, with the stand-in, in an empty folder; returns its exit code."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu_lock, "device_name", _no_gpu)
 
     def main(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["muse-bench", *arguments])

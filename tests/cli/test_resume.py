@@ -252,3 +252,10 @@ def test_two_runs_do_not_write_one_journal(call, runner, capsys):
     runner.peaks = {"baseline": another}
     assert call(*RUN) == 0
     assert "a.jsonl: another run is writing it" in capsys.readouterr().err
+
+
+def test_retries_are_a_number_of_times(call, runner, capsys):
+    assert call(*RUN, "--retries", "-1") == 2
+    assert "--retries -1 is no number of times" in capsys.readouterr().err
+    assert call(*RUN, "--retries", "2", "--wait") == 0
+    assert (runner.made[-1].options["retries"], runner.made[-1].options["waits"]) == (2, True)

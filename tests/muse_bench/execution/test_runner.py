@@ -1,5 +1,6 @@
 """Cases run in processes of their own: what a case does to its process never reaches the next one."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -16,7 +17,7 @@ from muse_bench.execution.blank import blank_record
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.protocol import TIMING
 from muse_bench.execution.runner import Runner
-from muse_bench.measure.nvml import DeviceView
+from muse_bench.measure.nvml import DeviceName, DeviceView
 from muse_bench.models.presets import PRESETS
 from muse_bench.predict.gpus import find_gpu
 
@@ -377,10 +378,46 @@ def worker(monkeypatch):
     monkeypatch.setattr(runner_module, "WorkerProcess", FakeWorker)
     monkeypatch.setattr(runner_module, "NvmlSampler", FakeSampler)
     monkeypatch.setattr(runner_module, "driver_version", lambda: "580.0")
+    monkeypatch.setattr(runner_module, "taken_gpu", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(FakeWorker, "answers", {"peaks": PEAKS, "ledger": LEDGER, "predict": PREDICTED})
     monkeypatch.setattr(FakeWorker, "all", [])
     monkeypatch.setattr(FakeWorker, "paused_while_timing", [])
     return FakeWorker
+
+
+def test_a_case_is_measured_on_the_device_that_is_named(worker, monkeypatch):
+    """By its worker, by NVML and by the lock; the environment names it before anything has run."""
+    taken, sampled = [], []
+
+    @contextlib.contextmanager
+    def take(uuid, *, waits, say):
+        taken.append((uuid, waits))
+        yield DeviceName("GPU-bbbb-1", "NVIDIA H200")
+        taken.append("left")
+
+    class Sampler(FakeSampler):
+        def __init__(self, **options):
+            sampled.append(options)
+
+    monkeypatch.setattr(runner_module, "taken_gpu", take)
+    monkeypatch.setattr(runner_module, "NvmlSampler", Sampler)
+    with Runner("cuda", device="GPU-bbbb-1", waits=False) as runner:
+        assert taken == [("GPU-bbbb-1", False)]
+        assert runner.environment.gpu == "NVIDIA H200"
+        run_one(runner, preset())
+    assert taken[-1] == "left"
+    assert sampled == [{"device_uuid": "GPU-bbbb-1"}]
+    assert {one.environment["CUDA_VISIBLE_DEVICES"] for one in worker.all} == {"GPU-bbbb-1"}
+
+
+def test_a_gpu_that_is_refused_leaves_no_process(worker, monkeypatch):
+    def refuse(*_, **__):
+        raise UsageError("NVIDIA H200 is measured on by process 7")
+
+    monkeypatch.setattr(runner_module, "taken_gpu", refuse)
+    with pytest.raises(UsageError, match="process 7"), Runner("cuda"):
+        pytest.fail("two runs measure")
+    assert all(one.closed for one in worker.all)
 
 
 def test_a_measurement_has_its_headline_and_its_ledger_from_two_fresh_processes(worker):
