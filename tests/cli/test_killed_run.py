@@ -21,10 +21,12 @@ PATIENCE_SECONDS = 120.0
 
 def _start(folder: Path, *more: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "muse_bench", "sweep", *SWEEP, "--models", MODELS, "--values", VALUES]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    no_git = {"PATH": str(folder)}  # whose answer may change while the test runs
     return subprocess.Popen(
         [*command, "--backend", "predict", "-o", "a.json", "-o", "a.md", *more],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "COLUMNS": "120"},
+        env={**os.environ, "PYTHONPATH": paths, "COLUMNS": "120", **no_git},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
