@@ -8,7 +8,7 @@ import pandas as pd
 
 from muse_bench.record import LEDGER_FIELDS, Proof, Record
 
-NESTED = ("config", "ledger", "modules", "timeline", "peers")
+NESTED = ("config", "ledger", "modules", "timeline", "of_ranks", "peers")
 NOT_SHOWN = ("case_id",)
 
 

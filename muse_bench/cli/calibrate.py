@@ -36,7 +36,7 @@ NO_GPU = (
     "and --predict-only --gpu NAME predicts the matrix"
 )
 TABLES: Format[RunFile] = Format(
-    "markdown", ".md", sections=False, render=lambda run: render_markdown(*accuracy_sheets([run]))
+    "markdown", ".md", sections=False, render=lambda run: render_markdown(*accuracy_sheets([run]), command=run.command)
 )
 
 

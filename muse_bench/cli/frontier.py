@@ -13,6 +13,7 @@ from muse_bench.analysis.frontier import Budget, Check, Edge, Frontier
 from muse_bench.cli import console
 from muse_bench.cli.axes import Axis, axis_of, parse_vary
 from muse_bench.cli.cases import build_cases, check_run, split_models
+from muse_bench.cli.charts import ChartOptions
 from muse_bench.cli.journaled import begin, open_journal, run_file, run_one
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
@@ -34,6 +35,7 @@ from muse_bench.execution.runner import Runner
 from muse_bench.journal import RESUME, Journal
 from muse_bench.record import Record, RunFile
 from muse_bench.report import Format, formats, html
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.frontier import sheets
 from muse_bench.report.sheet import render_markdown, render_terminal
 from muse_bench.units import MIB, parse_bytes, parse_percent
@@ -45,6 +47,7 @@ def frontier(
     sizes: SizeOptions,
     protocol: ProtocolOptions,
     options: RunOptions,
+    charts: ChartOptions,
     models: Models = DEFAULT_MODELS,
     vary: Annotated[
         str, typer.Option(metavar="A,B", help="What grows: batch, seq, layers, width, params.", rich_help_panel=MODEL)
@@ -92,6 +95,7 @@ def frontier(
     check_run(options)
     if options.devices is not None:
         raise UsageError("--devices is not for frontier: its next case depends on the last; leave it out")
+    charts.check()
     limits = _parse_budgets(budgets, headroom, host_memory)
     budget = BudgetOptions(budget=str(limits[-1].budget_bytes), headroom=headroom, host_memory=host_memory)
     lines = [
@@ -101,17 +105,24 @@ def frontier(
     ]
     found: Found = {}
 
+    def pictures(_: RunFile) -> Sequence[Picture]:
+        from muse_bench.report.charts import frontier as drawing  # altair is slow to import
+
+        return drawing.pictures([*found.values()])
+
     def page(run: RunFile) -> str:
         drawn = sheets(run, [*found.values()])
-        return html.render_sheets("What fits", html.origin(run.environment), drawn, (), run.command)
+        return html.render_sheets("What fits", html.origin(run.environment), drawn, pictures(run), run.command)
 
     ours: tuple[Format[RunFile], ...] = (
-        Format("markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]))),
+        Format(
+            "markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]), command=run.command)
+        ),
         Format("html", html.SUFFIX, False, page, html.check),
     )
     outputs = Outputs(options.output or (), [*({**formats(), **{one.name: one for one in ours}}).values()])
     with open_journal(outputs, options) as journal:
-        keep_runs(
+        run = keep_runs(
             _runs(found, lines, limits, options, check, journal),
             outputs,
             lambda run: render_terminal(*sheets(run, [*found.values()])),
@@ -120,6 +131,7 @@ def frontier(
             again=RESUME,
         )
         journal.end()
+    charts.draw(pictures, run)
     return _status(found)
 
 

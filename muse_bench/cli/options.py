@@ -17,6 +17,7 @@ from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace, choices
 DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate,muse"
 DEFAULT_MODE: Mode = "train"
 MODEL, PROTOCOL, RUNNING, OUTPUT = "Model", "Protocol", "Where and how it runs", "Output"
+SHARDING = "Several GPUs"
 
 ModelOrSetup = Annotated[
     str | None,
@@ -34,6 +35,16 @@ Setup = Annotated[
         metavar="FILE.PY:FUNCTION",
         help="In place of a model, a function that takes a device and returns a muse_bench.Step: its own model, "
         "optimizer, batch and step.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AxBxC",
+        help="The shape of one sample, such as 3x224x224, for a factory's model that reads no tokens: random samples, "
+        "and in training random classes for its scores (batch, classes).",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -253,6 +264,45 @@ class ProofOptions:
             rich_help_panel=RUNNING,
         ),
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardingOptions:
+    """Whether a case runs on several GPUs at once, and how it is shared out among them."""
+
+    fsdp: Annotated[
+        bool,
+        typer.Option(
+            "--fsdp",
+            help="Share weights, gradients and optimizer state out among GPUs by FSDP2, and compare with one GPU.",
+            rich_help_panel=SHARDING,
+        ),
+    ] = False
+    tensor_parallel: Annotated[
+        bool,
+        typer.Option(
+            "--tensor-parallel",
+            help="Cut matrices by DTensor as the model's plan says, and compare with one GPU.",
+            rich_help_panel=SHARDING,
+        ),
+    ] = False
+    replicas: Annotated[
+        bool,
+        typer.Option(
+            "--replicas",
+            help="A whole model on each GPU, gradients averaged (DistributedDataParallel), and compare with one GPU.",
+            rich_help_panel=SHARDING,
+        ),
+    ] = False
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="How many GPUs, a process each.",
+            show_default="those of torchrun, else 2",
+            rich_help_panel=SHARDING,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import typer
 
 from muse_bench.analysis.comparison import choose_baseline
 from muse_bench.cli import console
+from muse_bench.cli.charts import ChartOptions
 from muse_bench.cli.options import DEFAULT_MODELS, Baseline, Models, Output
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.progress import ProgressBar
@@ -25,6 +26,7 @@ from muse_bench.quality.runner import Plan, QualityRunner
 from muse_bench.quality.sources import PYTHON, hub_dataset, installed_python, text_files
 from muse_bench.quality.tokens import TokenFiles, cache_folder, check_vocabulary, prepare_tokens
 from muse_bench.report import Format, html
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.quality import quality_sheets, render_csv
 from muse_bench.report.sheet import render_markdown, render_terminal
 from muse_bench.units import parse_bytes
@@ -36,6 +38,7 @@ def quality(
     sizes: ReferenceSizes,
     text: TextOptions,
     training: TrainingOptions,
+    charts: ChartOptions,
     models: Models = DEFAULT_MODELS,
     baseline: Baseline = None,
     saved: Annotated[
@@ -59,12 +62,14 @@ def quality(
       muse-bench quality --text book.txt --vocab 2000 --tokens 1M
       muse-bench quality --from quality.json
     """
+    charts.check()
     outputs = Outputs(output or (), quality_formats(baseline))
     if saved:
-        return _show(merged([_read(path) for path in saved]), outputs, baseline)
+        return _show(merged([_read(path) for path in saved]), outputs, baseline, charts)
     plan = build_plan(sizes, text, training, models)
     choose_baseline([case.model for case in plan.cases], baseline)
     run = train(plan, text, outputs, output or (), baseline, training)
+    charts.draw(_pictures, run)
     return ExitCode.CASE_FAILED if any(row.status in FAILED for row in run.rows) else ExitCode.OK
 
 
@@ -93,8 +98,8 @@ def quality_formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
     """How trainings are written, beside this baseline."""
 
     def page(run: QualityRun) -> str:
-        found = quality_sheets(run, _known(run, baseline))
-        return html.render_sheets("Quality after equal tokens", html.origin(run.environment), found, (), run.command)
+        found, facts = quality_sheets(run, _known(run, baseline)), html.origin(run.environment)
+        return html.render_sheets("Quality after equal tokens", facts, found, _pictures(run), run.command)
 
     return (
         Format("json", ".json", False, lambda run: run.to_json()),
@@ -109,6 +114,12 @@ def quality_formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
     )
 
 
+def _pictures(run: QualityRun) -> Sequence[Picture]:
+    from muse_bench.report.charts import quality as charts  # altair is slow to import
+
+    return charts.pictures(run)
+
+
 def _known(run: QualityRun, baseline: str | None) -> str | None:
     """The wanted baseline, unless the run broke off before it had a row."""
     return baseline if any(row.model == baseline for row in run.rows) else None
@@ -121,10 +132,11 @@ def _read(path: Path) -> QualityRun:
     return run
 
 
-def _show(runs: Sequence[QualityRun], outputs: Outputs[QualityRun], baseline: str | None) -> int:
+def _show(runs: Sequence[QualityRun], outputs: Outputs[QualityRun], baseline: str | None, charts: ChartOptions) -> int:
     for run in runs:
         choose_baseline([row.model for row in run.rows], baseline)
     outputs.write(*runs)
+    charts.draw(_pictures, *runs)
     for run in runs:
         console.stdout().print(render_terminal(*quality_sheets(run, baseline)))
     return ExitCode.OK

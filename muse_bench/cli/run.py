@@ -52,8 +52,8 @@ def run_cases(
     Raises: UsageError for a wrong option, before anything runs and with nothing written.
     """
     _check_gpu(backend, options.gpu)
-    if options.devices is not None and (backend == "predict" or options.gpu is not None):
-        raise UsageError("--devices measures on CUDA GPUs: leave out --gpu and --backend predict, or --devices")
+    if options.devices is not None:
+        _check_devices(cases, backend, options.gpu, caps)
     if proofs.prove and (backend == "predict" or options.gpu is not None):
         raise UsageError("--prove runs the case on a CUDA GPU: leave out --gpu and --backend predict, or --prove")
     if snapshot is not None:
@@ -61,8 +61,6 @@ def run_cases(
             raise UsageError("--snapshot records a run on a CUDA GPU: leave out --gpu and --backend predict")
         check_writable(snapshot)
     check_run(options)
-    if options.devices is not None and caps:
-        raise UsageError("--devices is not for --params here: its modes share one model in host memory; leave it out")
     outputs = Outputs(options.output or (), formats().values() if written is None else written)
     finish = _within_host_memory(finish, cases[0].host_memory_bytes)
     with open_journal(outputs, options) as journal:
@@ -139,6 +137,16 @@ def _runner_on(start: Callable[..., Runner], devices: str | None) -> AnyRunner:
     if devices is None:
         return start()
     return SideBySide([start(device=device.uuid) for device in chosen_devices(devices).values()])
+
+
+def _check_devices(cases: Sequence[Case], backend: Backend, gpu: str | None, caps: bool) -> None:
+    """Raises: UsageError for cases that are not measured one apart from the other."""
+    if backend == "predict" or gpu is not None:
+        raise UsageError("--devices measures on CUDA GPUs: leave out --gpu and --backend predict, or --devices")
+    if any(case.sharding is not None for case in cases):
+        raise UsageError("--devices is not for a sharded case, which takes several GPUs itself: leave it out")
+    if caps:
+        raise UsageError("--devices is not for --params here: its modes share one model in host memory; leave it out")
 
 
 def _check_gpu(backend: Backend, gpu: str | None) -> None:

@@ -19,13 +19,15 @@ OURS: set[str] = set()  # what this process has locked, and need not lock again
 
 
 @contextlib.contextmanager
-def taken_gpu(uuid: str | None, *, waits: bool, say: Callable[[str], None]) -> Iterator[DeviceName | None]:
-    """Holds this GPU, or the first that CUDA sees, and says who else uses it; None where NVML cannot tell which it is.
+def taken_gpu(
+    uuid: str | None, *, waits: bool, say: Callable[[str], None], index: int = 0
+) -> Iterator[DeviceName | None]:
+    """Holds this GPU, or CUDA's of this number, and says who else uses it; None where NVML cannot tell which it is.
 
     Raises: UsageError as `hold_gpu`.
     """
     try:
-        here = device_name(device_uuid=uuid)
+        here = device_name(index, uuid)
     except UnavailableError:
         yield None
         return

@@ -99,13 +99,13 @@ class WorkerProcess:
             self._process.send_signal(getattr(signal, name))
 
     def kill(self) -> None:
-        """Ends the process at once, while another thread may wait for its answer."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """Ends the process at once, and all that belongs to it here."""
+        """Ends the process at once, whatever waits for it."""
         if self._process.poll() is None:
             self._process.kill()
+
+    def close(self) -> None:
+        """Ends the process at once, and forgets what it said."""
+        self.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:

@@ -36,6 +36,7 @@ from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
+from muse_bench.execution.ranks import measure_ranks, with_ranks
 from muse_bench.execution.source import source_commit
 from muse_bench.measure.nvml import NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
@@ -200,6 +201,8 @@ class Runner:
     def _run_once(self, case: Case, following: Case | None, say: Callable[[str], None]) -> Record:
         if self.backend == "predict":
             return self._predict(case, say)
+        if case.sharding is not None:
+            return self._measure_sharded(case, say)
         if self._caps and _is_streamed(case):
             return self._measure_capped(case, say, keeps=following is not None and following.shares_model(case))
         return self._with_proofs(self._measure(case, say), case, say)
@@ -220,11 +223,22 @@ class Runner:
         if (failed := failure(record, result)) is not None:
             return failed
         filled = predicted(record, case, result["values"], self._gpu)
+        if case.sharding is not None:
+            filled = with_ranks(filled, result["values"]["of_ranks"])
         return filled if self._explains else dataclasses.replace(filled, modules=(), timeline=())
 
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
         record = self._measure_headline(Request(task="peaks", case=case.to_json()), case, say)
         return self._explain(record, case, say) if self._explains and record.status == "ok" else record
+
+    def _measure_sharded(self, case: Case, say: Callable[[str], None]) -> Record:
+        """On the GPU that is held, and on the next ones, which are held as long as the case runs."""
+        with contextlib.ExitStack() as others:
+            for rank in range(1, case.ranks):
+                others.enter_context(taken_gpu(None, index=rank, waits=self._waits, say=self._on_notice))
+            record, facts = measure_ranks(case, self._variables, self._timeout_seconds, say, self.environment.gpu)
+        self.environment = dataclasses.replace(self.environment, **facts)
+        return record
 
     def _measure_capped(self, case: Case, say: Callable[[str], None], *, keeps: bool) -> Record:
         """The run is its own proof, in a process that the next case may share."""

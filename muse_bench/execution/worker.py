@@ -76,7 +76,18 @@ def _result(answer: Answer, request: Any, say: Say) -> Result:
 
 
 def _answer_case(request: Request, say: Say) -> dict[str, Any]:
-    return TASKS[request["task"]](Case.from_json(request["case"]), say, request)
+    case = Case.from_json(request["case"])
+    with _group(case, request):
+        return TASKS[request["task"]](case, say, request)
+
+
+def _group(case: Case, request: Request) -> contextlib.AbstractContextManager[None]:
+    """That of a sharded case's processes, which `rank` and `meeting_point` are told of."""
+    if "meeting_point" not in request:
+        return contextlib.nullcontext()
+    from muse_bench.sharding.group import Seat, joined
+
+    return joined(Seat(request["rank"], case.ranks, request["meeting_point"]))
 
 
 def _peaks(case: Case, say: Say, request: Request) -> dict[str, Any]:
@@ -100,9 +111,11 @@ def _ledger(case: Case, say: Say, request: Request) -> dict[str, Any]:
 
 
 def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
-    from muse_bench.execution.prediction import predicted_values
+    from muse_bench.execution.prediction import predicted_of_ranks, predicted_values
 
     torch.set_num_threads(1)  # what is computed is small: threads would mostly wait for one another, on a busy machine
+    if case.sharding is not None:
+        return predicted_of_ranks(case, say)
     return predicted_values(case, say, smallest=bool(request.get("smallest")))[0]
 
 

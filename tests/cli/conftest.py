@@ -118,7 +118,7 @@ def runner(monkeypatch) -> type[FakeRunner]:
     return FakeRunner
 
 
-def _no_gpu(**_: object) -> Never:
+def _no_gpu(*_: object) -> Never:
     """What is invented uses no GPU, and takes none from a test that does."""
     raise UnavailableError("no GPU")
 

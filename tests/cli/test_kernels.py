@@ -109,7 +109,7 @@ def test_ctrl_c_keeps_what_has_finished(call, machine, capsys, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="locks of files")
 def test_a_gpu_that_another_run_measures_on_is_left_alone(call, machine, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_lock, "device_name", lambda **_: DeviceName("GPU-aaaa-0", "NVIDIA H200"))
+    monkeypatch.setattr(gpu_lock, "device_name", lambda *_: DeviceName("GPU-aaaa-0", "NVIDIA H200"))
     monkeypatch.setattr(gpu_lock, "lock_file", lambda uuid: tmp_path / uuid)
     with (tmp_path / "GPU-aaaa-0").open("w") as held:
         assert try_lock(held.fileno())

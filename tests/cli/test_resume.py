@@ -229,6 +229,7 @@ def test_what_finished_on_another_gpu_is_kept(call, runner, two_gpus):
         ("compare", "--backend", "predict"),
         ("compare", "--gpu", "h200"),
         ("verify-8gb", "--params", "1b"),
+        ("measure", "tuned+loss=plain", "--fsdp"),
         ("frontier",),
         ("calibrate",),
     ],
