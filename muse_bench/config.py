@@ -180,6 +180,7 @@ class Case:
     With `sharding` it runs on as many GPUs as there are `ranks`, a process each: weights, gradients and optimizer state
     shared out by FSDP2 ('fsdp'), by DTensor as the model's plan says ('tensor'), or held by all ('replicas'). Each rank
     has a batch of its own, but in tensor parallelism, where all have the same.
+    `repeat` tells the runs of one case apart, from 0; each has a process of its own, a prediction's too.
     """
 
     model: str
@@ -209,6 +210,7 @@ class Case:
     host_folder: str | None = None
     sharding: Sharding | None = None
     ranks: int = 1
+    repeat: int = 0
 
     def __post_init__(self) -> None:
         _require_choices(self)

@@ -1,4 +1,4 @@
-"""How much host memory can still be had: what the kernel calls available, within the limits of control groups.
+"""How much host memory there is and can still be had: what the kernel says, within the limits of control groups.
 
 A virtual machine may be given more as it uses more: its kernel knows only of what it has. Imports nothing heavy.
 """
@@ -20,18 +20,29 @@ FILES = (
 
 def available_bytes(proc: Path = PROC, groups: Path = GROUPS) -> int | None:
     """What new memory may take without swapping or being killed, in bytes; None where no file says so."""
-    found = [*_machine(proc), *_limits(proc, groups)]
+    found = [*_machine("MemAvailable:", proc), *(left for group in _groups(proc, groups) for left in _left(group))]
     return max(0, min(found)) if found else None
 
 
-def _machine(proc: Path) -> Iterator[int]:
+def total_bytes(proc: Path = PROC) -> int | None:
+    """All memory that the kernel has; None where no file says so."""
+    return next(_machine("MemTotal:", proc), None)
+
+
+def limit_bytes(proc: Path = PROC, groups: Path = GROUPS) -> int | None:
+    """The tightest limit of the groups that this process belongs to; None without one."""
+    limits = (_number(group / limit) for group in _groups(proc, groups) for limit, _, _ in FILES)
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _machine(name: str, proc: Path) -> Iterator[int]:
     for line in _lines(proc / "meminfo"):
-        if line.startswith("MemAvailable:"):
+        if line.startswith(name):
             yield int(line.split()[1]) * KIB
 
 
-def _limits(proc: Path, groups: Path) -> Iterator[int]:
-    """What is left in each group that this process belongs to, up to the root; a container sees some of them only."""
+def _groups(proc: Path, groups: Path) -> Iterator[Path]:
+    """Each group that this process belongs to, up to the root; a container sees some of them only."""
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -39,7 +50,7 @@ def _limits(proc: Path, groups: Path) -> Iterator[int]:
         root = groups / "memory" if controllers else groups
         inside = PurePosixPath(path).relative_to("/")
         for group in (inside, *inside.parents):
-            yield from _left(root / group)
+            yield root / group
 
 
 def _left(group: Path) -> Iterator[int]:

@@ -185,7 +185,7 @@ class Journal:
             self._adopted = True
 
     def _keep(self, record: Record) -> None:
-        if record.case_id is not None:
+        if record.case_id is not None and not record.repeats:  # several runs in one are none of them
             self._kept[record.case_id, record.provenance] = record
 
     def _write(self, values: dict[str, Any]) -> None:

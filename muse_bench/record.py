@@ -103,6 +103,21 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What one of several runs of a case gave, by the record's own names."""
+
+    status: Status
+    reason: str | None = None
+    peak_allocated_bytes: int | None = None
+    cold_peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    context_bytes: int | None = None
+    device_peak_bytes: int | None = None
+    step_time_seconds: float | None = None
+    ledger: Ledger | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One case and what it gave. SPEC's field names; what could not be had is None, with its reason in `notes`.
 
@@ -120,6 +135,7 @@ class Record:
     most, and `of_ranks` holds each that was measured or predicted. Its time is the longest, its rate that of all.
     `peers` holds the steady peak that each other predictor expects, in bytes, on a prediction that asked them.
     `case_id` is a digest of all that was asked for: two records of one id are of one case.
+    `repeats` holds what each run gave of a case that ran several times; the other fields are of the one that took most.
     """
 
     model: str
@@ -178,6 +194,7 @@ class Record:
     timeline: tuple[TimelinePoint, ...] = ()
     of_ranks: tuple[RankRow, ...] = ()
     peers: dict[str, int | None] = field(default_factory=dict)
+    repeats: tuple[Repeat, ...] = ()
     notes: tuple[str, ...] = ()
     duration_seconds: float | None = None
     case_id: str | None = None
@@ -204,7 +221,8 @@ class Record:
         for name in ("model", "config", "mode", "dtype", "batch", "seq", "status", "provenance"):
             if name not in known:
                 raise UsageError(f"a record lacks the field '{name}'")
-        rows = {name: listed(name, known.pop(name, [])) for name in ("modules", "timeline", "of_ranks", "notes")}
+        several = ("modules", "timeline", "of_ranks", "notes", "repeats")
+        rows = {name: listed(name, known.pop(name, [])) for name in several}
         ledger, proof = known.pop("ledger", None), known.pop("proof", None)
         check_values(cls, known)
         return cls(
@@ -220,6 +238,7 @@ class Record:
             ),
             of_ranks=tuple(_rank(row) for row in rows["of_ranks"]),
             notes=tuple(str(note) for note in rows["notes"]),
+            repeats=tuple(map(_repeat, rows["repeats"])),
         )
 
 
@@ -342,6 +361,8 @@ def plain(record: Record) -> dict[str, Any]:
     values = dataclasses.asdict(record)
     if record.case_id is None:
         del values["case_id"]
+    if not record.repeats:
+        del values["repeats"]
     for name in ("modules", "timeline"):
         for row in values[name]:
             row["ledger"] = {part: size for part, size in row["ledger"].items() if size}
@@ -377,6 +398,15 @@ def _rank(values: dict[str, Any]) -> RankRow:
     ledger = known.pop("ledger", None)
     check_values(RankRow, known)
     return RankRow(**known, ledger=None if ledger is None else _ledger(ledger, whole=True))
+
+
+def _repeat(values: dict[str, Any]) -> Repeat:
+    if not isinstance(values, dict) or "status" not in values:
+        raise UsageError("a repeat is not a JSON object with a status")
+    known = known_fields(Repeat, values)
+    ledger = known.pop("ledger", None)
+    check_values(Repeat, known)
+    return Repeat(**known, ledger=None if ledger is None else _ledger(ledger, whole=True))
 
 
 def _proof(values: dict[str, Any]) -> Proof:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+PLAIN = (Tensor, nn.Parameter)
+
 
 class StoredParameter(nn.Parameter):
     """A matrix that is stored as steps of some scales: there is no other copy of it.
@@ -23,8 +25,10 @@ class Int4Parameter(StoredParameter):
 
 
 def held(tensor: Tensor) -> Tensor:
-    """What this rank holds of a tensor that lies on several; of any other all."""
-    local: Tensor = getattr(tensor, "_local_tensor", tensor)
+    """What this rank holds of a tensor that lies on several, or is still on its way; of any other all."""
+    if type(tensor) in PLAIN:
+        return tensor
+    local: Tensor = getattr(tensor, "_local_tensor", getattr(tensor, "elem", tensor))
     return local
 
 

@@ -6,15 +6,17 @@ from typing import Any
 
 import pandas as pd
 
+from muse_bench.analysis.repeats import spreads
 from muse_bench.record import LEDGER_FIELDS, Proof, Record
 
-NESTED = ("config", "ledger", "modules", "timeline", "of_ranks", "peers")
+NESTED = ("config", "ledger", "modules", "timeline", "of_ranks", "peers", "repeats")
 NOT_SHOWN = ("case_id",)
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     """SPEC's fields as columns; the ledger's as `ledger_*`, the config's as `config_*`; missing stays missing.
 
+    A case that ran several times says how often in `repeats`, and in `spread_*` how far each figure was apart.
     `host_bytes` is all that is kept in host memory, and `host_*_bytes` its parts.
 
     Whole numbers keep an integer type with missing values in the column, so that bytes never turn into floats.
@@ -41,6 +43,9 @@ def _flatten(record: Record) -> dict[str, Any]:
             flat |= {f"peer_{name.replace('-', '_')}_bytes": answer for name, answer in value.items()}
         elif field.name == "notes":
             flat["notes"] = "; ".join(value) or None
+        elif field.name == "repeats" and value:
+            flat["repeats"] = len(value)
+            flat |= {f"spread_{one.figure}": one.most - one.least for one in spreads(record)}
         elif field.name not in (*NESTED, *NOT_SHOWN):
             flat[field.name] = value
     return flat

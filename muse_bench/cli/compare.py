@@ -12,9 +12,11 @@ from muse_bench.cli.options import (
     BudgetOptions,
     Models,
     ProtocolOptions,
+    RepeatOptions,
     RunOptions,
     ScaleOptions,
 )
+from muse_bench.cli.repeats import merging, repeat_cases
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.record import Record
 from muse_bench.report.table import Comparison
@@ -24,6 +26,7 @@ def compare(
     scale: ScaleOptions,
     protocol: ProtocolOptions,
     budget: BudgetOptions,
+    repeats: RepeatOptions,
     options: RunOptions,
     models: Models = DEFAULT_MODELS,
     baseline: Baseline = None,
@@ -44,9 +47,9 @@ def compare(
     """
     names = split_models(models)
     against = choose_baseline(names, baseline)
-    cases = build_cases(names, scale, protocol, budget)
+    cases = repeat_cases(build_cases(names, scale, protocol, budget), repeats)
 
     def finish(records: Sequence[Record]) -> tuple[Record, ...]:
         return tuple(judge(record) for record in add_reductions(records, against))
 
-    return case_status(run_cases(cases, backend, options, finish=finish, show=Comparison))
+    return case_status(run_cases(cases, backend, options, finish=merging(finish, repeats), show=Comparison))

@@ -15,11 +15,13 @@ from muse_bench.cli.options import (
     InputShape,
     ModelOrSetup,
     ProtocolOptions,
+    RepeatOptions,
     RunOptions,
     ScaleOptions,
     Setup,
     ShardingOptions,
 )
+from muse_bench.cli.repeats import merging, repeat_cases
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.cli.sharding import follows, sharded, show_first
 from muse_bench.errors import ExitCode
@@ -29,6 +31,7 @@ def measure(
     scale: ScaleOptions,
     protocol: ProtocolOptions,
     budget: BudgetOptions,
+    repeats: RepeatOptions,
     options: RunOptions,
     sharding: ShardingOptions,
     model: ModelOrSetup = None,
@@ -38,7 +41,7 @@ def measure(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write PyTorch's own snapshot of the instrumented run, for its visualiser. Needs a CUDA GPU.",
+            help="Write PyTorch's own snapshot of one more run, for its visualiser. Needs a CUDA GPU.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -54,18 +57,21 @@ def measure(
       muse-bench measure my_model.py:build --vocab 32000 --dtype bf16 --output ultra.json
       muse-bench measure hf:gpt2 --seq 1024
       muse-bench measure vision.py:build --input-shape 3x224x224 --batch 32
+      muse-bench measure ultra --repeat 5
+      muse-bench measure baseline --fsdp --ranks 2
       muse-bench measure --setup train.py:set_up
       muse-bench measure muse --output muse.html --snapshot muse.pickle
     """
     if follows():
         return ExitCode.OK
-    cases = sharded(build_cases([named_model(model, setup)], scale, protocol, budget, input_shape), sharding)
+    cases = build_cases([named_model(model, setup)], scale, protocol, budget, input_shape)
+    cases = repeat_cases(sharded(cases, sharding), repeats)
     return case_status(
         run_cases(
             cases,
             backend,
             options,
-            finish=lambda records: tuple(map(judge, reduced(records))),
+            finish=merging(lambda records: tuple(map(judge, reduced(records))), repeats),
             show=show_first,
             snapshot=snapshot,
         )

@@ -306,6 +306,20 @@ class ShardingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RepeatOptions:
+    """How often each case runs."""
+
+    repeat: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Run each case so often, each time in a process of its own, and say what varies.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Where cases run, for how long, and where their records go."""
 

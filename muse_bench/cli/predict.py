@@ -1,7 +1,5 @@
 """`muse-bench predict`: one model in full, for a GPU that need not be here."""
 
-from collections.abc import Sequence
-
 from muse_bench.analysis.sharding import reduced
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases, named_model
@@ -10,21 +8,23 @@ from muse_bench.cli.options import (
     InputShape,
     ModelOrSetup,
     ProtocolOptions,
+    RepeatOptions,
     RunOptions,
     ScaleOptions,
     Setup,
     ShardingOptions,
 )
+from muse_bench.cli.repeats import merging, repeat_cases
 from muse_bench.cli.run import case_status, run_cases
 from muse_bench.cli.sharding import follows, sharded, show_first
 from muse_bench.errors import ExitCode
-from muse_bench.record import Record
 
 
 def predict(
     scale: ScaleOptions,
     protocol: ProtocolOptions,
     budget: BudgetOptions,
+    repeats: RepeatOptions,
     options: RunOptions,
     sharding: ShardingOptions,
     model: ModelOrSetup = None,
@@ -40,13 +40,12 @@ def predict(
       muse-bench predict my_package.models:build --mode inference --batch 8
       muse-bench predict hf:./my-model --seq 1024 --dtype bf16
       muse-bench predict vision.py:build --input-shape 3x224x224 --batch 32 --gpu rtx-4060
+      muse-bench predict baseline --fsdp --ranks 8 --gpu h200
       muse-bench predict --setup train.py:set_up --gpu rtx-3080
     """
     if follows():
         return ExitCode.OK
-    cases = sharded(build_cases([named_model(model, setup)], scale, protocol, budget, input_shape), sharding)
-
-    def finish(records: Sequence[Record]) -> tuple[Record, ...]:
-        return tuple(map(judge, reduced(records)))
-
+    cases = build_cases([named_model(model, setup)], scale, protocol, budget, input_shape)
+    cases = repeat_cases(sharded(cases, sharding), repeats)
+    finish = merging(lambda records: tuple(map(judge, reduced(records))), repeats)
     return case_status(run_cases(cases, "predict", options, finish=finish, show=show_first))

@@ -2,31 +2,27 @@
 
 from collections.abc import Iterator
 
+from muse_bench.doctor.environment import environment_facts
+from muse_bench.doctor.host import host_facts
 from muse_bench.doctor.machine import Machine
 from muse_bench.doctor.record import Fact
 from muse_bench.errors import UsageError
+from muse_bench.measure.driver import Driver
 from muse_bench.measure.nvml_device import NOT_INSTALLED
-from muse_bench.predict.allocator_config import AllocatorConfig
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.units import format_bytes
 
 OLDEST_TORCH = (2, 11)
 OLDEST_CAPABILITY = (7, 0)  # that Triton compiles for
-ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-# Cases run without these but for `--workspace`; `kernels` and `quality` run with them.
-WORKSPACE_VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "CUBLASLT_WORKSPACE_SIZE")
-OTHER_VARIABLES = {
-    "PYTORCH_NO_CUDA_MEMORY_CACHING": "nothing is cached: unset it, or reserved memory means nothing",
-    "TORCH_CUBLASLT_UNIFIED_WORKSPACE": "it changes the workspace: unset it for PyTorch's default",
-    "TORCH_CUBLAS_WORKSPACE_CACHE": "it changes the workspace: unset it for PyTorch's default",
-    "TRITON_INTERPRET": "kernels are interpreted: unset it to run them on the GPU",
-}
+RESTARTED = "mismatch"  # of what NVML says when its library and the running kernel module differ
 
 
-def summary(machine: Machine) -> str:
+def summary(machine: Machine, main_job: Fact) -> str:
     """What this machine can do, in a line."""
     if machine.worker_failure is not None:
         return f"This machine can neither measure nor predict: {machine.worker_failure}"
+    if main_job.state == "failed":
+        return f"On this machine {main_job.found}"
     if machine.gpu is not None:
         return f"This machine can measure, on {machine.gpu['gpu']}, and predict"
     return f"This machine can predict, not measure: {machine.cuda_unavailable or machine.gpu_failure}"
@@ -41,8 +37,11 @@ def facts(machine: Machine) -> tuple[Fact, ...]:
         _triton(machine),
         _transformers(machine),
         _nvml(machine),
+        _driver(machine),
+        *_mig(machine.driver),
         *_gpu(machine),
-        *_environment(machine),
+        *host_facts(machine.host, machine.link, machine.view if machine.measures else None),
+        *environment_facts(machine.variables),
     )
 
 
@@ -68,9 +67,11 @@ def _cuda(machine: Machine) -> Fact:
     if machine.gpu is not None:
         return Fact("CUDA", "ok", str(machine.software.get("cuda")))
     found = machine.cuda_unavailable or "unknown: torch does not start"
-    if machine.software.get("cuda") is None and machine.title is not None:
-        return Fact("CUDA", "missing", found, f"install a build of torch with CUDA to measure on the {machine.title}")
-    if machine.title is not None:
+    if machine.software.get("cuda") is None and machine.driver.title is not None:
+        return Fact(
+            "CUDA", "missing", found, f"install a build of torch with CUDA to measure on the {machine.driver.title}"
+        )
+    if machine.driver.title is not None:
         return Fact("CUDA", "missing", found, "look at CUDA_VISIBLE_DEVICES and the driver's age")
     return Fact("CUDA", "missing", found, "predict, with --gpu NAME")
 
@@ -93,11 +94,45 @@ def _transformers(machine: Machine) -> Fact:
 
 
 def _nvml(machine: Machine) -> Fact:
-    if machine.nvml_unavailable is None:
-        return Fact("NVML", "ok", f"driver {machine.driver or 'unknown'}")
-    if machine.nvml_unavailable == NOT_INSTALLED:
-        return Fact("NVML", "missing", machine.nvml_unavailable, "install nvidia-ml-py")
-    return Fact("NVML", "missing", machine.nvml_unavailable, "install NVIDIA's driver where there is a GPU")
+    reason = machine.driver.unavailable
+    if reason is None:
+        return Fact("NVML", "ok", "starts and answers")
+    if reason == NOT_INSTALLED:
+        return Fact("NVML", "missing", reason, "install nvidia-ml-py")
+    if RESTARTED in reason and not machine.measures:
+        return Fact("NVML", "failed", reason, "restart the machine: the driver was updated while it ran")
+    return Fact("NVML", "missing", reason, "install NVIDIA's driver where there is a GPU")
+
+
+def _driver(machine: Machine) -> Fact:
+    """Within one major version of CUDA any driver runs any build; an older major needs another of either."""
+    driver, built = machine.driver, machine.software.get("cuda")
+    if driver.version is None:
+        return Fact("driver", "missing", "unknown without NVML")
+    if driver.cuda is None:
+        return Fact("driver", "ok", driver.version)
+    found = f"{driver.version}, for CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
+    if built is None:
+        return Fact("driver", "ok", found)
+    found += f"; torch has {built}"
+    if machine.measures or driver.title is None or driver.cuda[0] >= _release(str(built))[0]:
+        return Fact("driver", "ok", found)
+    advice = f"update the driver, or install a build of torch for CUDA {driver.cuda[0]}"
+    return Fact("driver", "failed", f"{found}: the driver is too old", advice)
+
+
+def _mig(driver: Driver) -> Iterator[Fact]:
+    """Nothing of a GPU that has no such mode."""
+    if driver.is_mig is None:
+        return
+    if not driver.is_mig:
+        yield Fact("MIG", "ok", "off: the whole GPU is measured")
+    elif not driver.instances:
+        yield Fact("MIG", "failed", "on, with no instance to run on", "make one: nvidia-smi mig -cgi PROFILE -C")
+    else:
+        parts = "; ".join(f"{one.title}, {format_bytes(one.total_bytes)}, {one.uuid}" for one in driver.instances)
+        advice = "figures and verdicts are of that part; CUDA_VISIBLE_DEVICES chooses another by its uuid"
+        yield Fact("MIG", "warning", f"on, the first of {len(driver.instances)} is measured: {parts}", advice)
 
 
 def _gpu(machine: Machine) -> Iterator[Fact]:
@@ -119,9 +154,12 @@ def _gpu(machine: Machine) -> Iterator[Fact]:
 
 
 def _unused_gpu(machine: Machine) -> Fact:
-    if machine.title is None:
-        return Fact("GPU", "missing", machine.title_unavailable or "none is seen")
-    return Fact("GPU", "warning", f"{machine.title}, which torch cannot use", "see CUDA")
+    """A GPU that is here and stays idle is broken: commands would predict where measuring was meant."""
+    driver = machine.driver
+    if driver.title is None:
+        return Fact("GPU", "missing", driver.title_unavailable or "none is seen")
+    advice = 'see CUDA; CUDA_VISIBLE_DEVICES="" hides it where predictions are meant'
+    return Fact("GPU", "failed", f"{driver.title}, which torch cannot use", advice)
 
 
 def _table(title: str) -> Fact:
@@ -138,7 +176,7 @@ def _process_memory(machine: Machine) -> Fact:
     if view is not None and view.process_peak_bytes is not None:
         found = f"NVML sees it: {format_bytes(view.process_peak_bytes)} for a small one"
         return Fact("process memory", "ok", found if view.note is None else f"{found}; {view.note}")
-    reason = (view.unavailable_reason if view is not None else None) or machine.nvml_unavailable or "NVML is silent"
+    reason = (view.unavailable_reason if view is not None else None) or machine.driver.unavailable or "NVML is silent"
     return Fact("process memory", "missing", reason, "trust allocated and reserved; device stays empty")
 
 
@@ -154,37 +192,6 @@ def _others(machine: Machine) -> Fact:
         for one in others
     ]
     return Fact("other processes", "warning", "; ".join(listed), "stop them: they slow steps and take memory")
-
-
-def _environment(machine: Machine) -> Iterator[Fact]:
-    """The variables that change results, of those that are set."""
-    found = [*_allocator(machine), *_workspaces(machine), *_others_set(machine)]
-    yield from found or [Fact("environment", "ok", "no variable that changes results is set")]
-
-
-def _allocator(machine: Machine) -> Iterator[Fact]:
-    for name in ALLOCATOR_VARIABLES:
-        setting = machine.variables.get(name)
-        if setting:
-            try:
-                AllocatorConfig.from_environment_string(setting)
-            except ValueError as error:
-                yield Fact(name, "warning", f"{setting}: {error}", "unset it to predict")
-            else:
-                yield Fact(name, "warning", setting, "it changes reserved memory: unset it for PyTorch's default")
-
-
-def _workspaces(machine: Machine) -> Iterator[Fact]:
-    for name in WORKSPACE_VARIABLES:
-        if machine.variables.get(name):
-            advice = "cases ignore it, --workspace says; kernels and quality run with it"
-            yield Fact(name, "warning", machine.variables[name], advice)
-
-
-def _others_set(machine: Machine) -> Iterator[Fact]:
-    for name, advice in OTHER_VARIABLES.items():
-        if machine.variables.get(name, "0") != "0":
-            yield Fact(name, "warning", machine.variables[name], advice)
 
 
 def _release(version: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The doctor's observations: what NVML, the environment and a worker process say of this machine. Imports no torch."""
+"""The doctor's observations: what NVML, the system and a worker process say of this machine. Imports no torch."""
 
 import contextlib
 import importlib.metadata
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from muse_bench.doctor.host import Host
 from muse_bench.doctor.record import CheckStatus, KernelOutcome
 from muse_bench.errors import MuseBenchError
 from muse_bench.execution.process import WorkerDied, WorkerProcess
-from muse_bench.measure.nvml import DeviceView, NvmlSampler, device_title, driver_version
-from muse_bench.measure.nvml_device import UnavailableError, start_nvml, stop_nvml
+from muse_bench.measure.driver import Driver
+from muse_bench.measure.nvml import DeviceView, NvmlSampler
 
 WORKER = "muse_bench.doctor.worker"
 START_TASK_SECONDS = 120.0  # the first use of a GPU loads its driver
@@ -30,10 +31,8 @@ class Machine:
     variables: Mapping[str, str]
     transformers: str | None = None
     compiler: str | None = None
-    nvml_unavailable: str | None = None
-    driver: str | None = None
-    title: str | None = None
-    title_unavailable: str | None = None
+    host: Host = field(default_factory=Host)
+    driver: Driver = field(default_factory=Driver)
     worker_failure: str | None = None
     software: Mapping[str, Any] = field(default_factory=dict)
     triton_failure: str | None = None
@@ -41,6 +40,7 @@ class Machine:
     gpu: Mapping[str, Any] | None = None
     gpu_failure: str | None = None
     view: DeviceView | None = None
+    link: Mapping[str, Any] | None = None
 
     @property
     def measures(self) -> bool:
@@ -75,7 +75,8 @@ class Examiner:
             "variables": dict(os.environ),
             "transformers": _version("transformers"),
             "compiler": os.environ.get("CC") or next(filter(None, map(shutil.which, COMPILERS)), None),
-            **_nvml(),
+            "driver": Driver.seen(),
+            "host": Host.seen(),
         }
         try:
             hello = self._ready().hello()
@@ -120,7 +121,15 @@ class Examiner:
             view = sampler.stop()
         if result["status"] != "ok":
             return {"gpu_failure": result["reason"], "view": view}
-        return {"gpu": result["values"], "view": view}
+        return {"gpu": result["values"], "view": view, "link": self._link()}
+
+    def _link(self) -> dict[str, Any]:
+        """How fast the host link is, or why no memory could be pinned to see it."""
+        try:
+            return self._values({"task": "link"})
+        except WorkerDied as error:
+            self._close()
+            return {"rates": None, "pinned_bytes": None, "refused": str(error)}
 
     def _why_not(self, package: str) -> str | None:
         """Why the worker cannot import a package; None when it can."""
@@ -140,26 +149,16 @@ class Examiner:
 
     def _ready(self) -> WorkerProcess:
         if self._worker is None:
-            self._worker = WorkerProcess(VARIABLES, WORKER)
+            try:
+                self._worker = WorkerProcess(VARIABLES, WORKER)
+            except OSError as error:
+                raise WorkerDied(f"no process can be started: {error}") from error
         return self._worker
 
     def _close(self) -> None:
         if self._worker is not None:
             self._worker.close()
         self._worker = None
-
-
-def _nvml() -> dict[str, Any]:
-    try:
-        nvml = start_nvml()
-    except UnavailableError as error:
-        return {"nvml_unavailable": str(error)}
-    stop_nvml(nvml)
-    seen: dict[str, Any] = {"driver": driver_version()}
-    try:
-        return {**seen, "title": device_title()}
-    except UnavailableError as error:
-        return {**seen, "title_unavailable": str(error)}
 
 
 def _version(package: str) -> str | None:

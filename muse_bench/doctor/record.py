@@ -1,4 +1,4 @@
-"""What the doctor found: facts about the machine, and an outcome for each kernel and dtype. Plain data; no torch."""
+"""What the doctor found: facts, what can be measured, an outcome for each kernel and dtype. Plain data; no torch."""
 
 import dataclasses
 import json
@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import muse_bench
-from muse_bench.record import SCHEMA_VERSION
 
+SCHEMA_VERSION = 1  # of the doctor's own JSON: names stay, and new ones may come
+Source = Literal["measured", "sampled", "predicted", "unavailable"]
 State = Literal["ok", "missing", "warning", "failed"]
 CheckStatus = Literal["ok", "wrong", "oom", "crashed"]
 
@@ -21,6 +22,16 @@ class Fact:
 
     what: str
     state: State
+    found: str
+    advice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """A kind of figure: where it comes from on this machine, how or why not, and what to do for more."""
+
+    what: str
+    source: Source
     found: str
     advice: str | None = None
 
@@ -43,15 +54,18 @@ class Checkup:
 
     summary: str
     facts: tuple[Fact, ...]
+    abilities: tuple[Ability, ...] = ()
     kernels: tuple[KernelOutcome, ...] = ()
     muse_bench: str = muse_bench.__version__
     schema_version: int = field(default=SCHEMA_VERSION)
 
     @property
     def sound(self) -> bool:
-        """Whether everything that this machine has works."""
+        """Whether everything that this machine has works, the main job with it: the exit code is 0."""
         return all(fact.state != "failed" for fact in self.facts) and all(one.status == "ok" for one in self.kernels)
 
     def to_json(self) -> str:
         """The file's text."""
-        return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False) + "\n"
+        values = dataclasses.asdict(self)
+        head = {"schema_version": values.pop("schema_version"), "sound": self.sound}
+        return json.dumps({**head, **values}, indent=1, allow_nan=False) + "\n"

@@ -4,10 +4,12 @@ import importlib
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
+from muse_bench.errors import HostMemoryShort
 from muse_bench.execution.worker import gpu_facts, serve
 
 SEEN_SECONDS = 0.1  # for which the memory is held, so that NVML's polls see it
@@ -16,9 +18,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def answer(request: Any, say: Callable[[str], None]) -> dict[str, Any]:
-    """The GPU's facts, whether a package imports, the list of checks, or what one check found."""
+    """The GPU's facts, its link, whether a package imports, the list of checks, or what one check found."""
     if request["task"] == "gpu":
         return _use_gpu()
+    if request["task"] == "link":
+        return _link()
     if request["task"] == "import":
         return {"reason": _why_not(request["package"])}
     from muse_kernels.self_check import ROWS
@@ -37,6 +41,21 @@ def _use_gpu() -> dict[str, Any]:
         raise ArithmeticError(f"{ones.numel()} ones add up to {total}")
     time.sleep(SEEN_SECONDS)
     return {**gpu_facts(), "devices": torch.cuda.device_count()}
+
+
+def _link() -> dict[str, Any]:
+    """With memory that is pinned as that of models in host memory is."""
+    from muse_bench.measure.link import BUFFER_BYTES, link_rates
+    from muse_bench.streaming.memory import HostMemory
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    with HostMemory(device) as memory:
+        try:
+            page = memory.take(BUFFER_BYTES)
+        except HostMemoryShort as error:
+            return {"rates": None, "pinned_bytes": None, "refused": str(error)}
+        rates = link_rates([page], device)
+    return {"rates": None if rates is None else asdict(rates), "pinned_bytes": BUFFER_BYTES, "refused": None}
 
 
 def _why_not(name: str) -> str | None:

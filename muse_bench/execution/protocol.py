@@ -4,7 +4,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 TIMING = "timing"  # the phase in which the protocol is over and only time is measured
 PRELOAD_VARIABLE = "MUSE_BENCH_PRELOAD"  # modules that a worker imports while it waits for its request
-Task = Literal["peaks", "ledger", "predict", "peers", "prove", "weigh"]
+Task = Literal["peaks", "ledger", "predict", "peers", "prove", "weigh", "snapshot"]
 
 
 class Request(TypedDict):
@@ -13,7 +13,7 @@ class Request(TypedDict):
     `smallest` asks a prediction for the least memory that does, too. `context_bytes` tells a capped run what to leave
     of the case's limit for the context; without it the run leaves what everything but the allocator holds by then.
     `capped` measures under such a cap; `keeps` has the process keep its model for the next request, if that is for the
-    same one. `snapshot` is the file that an instrumented run writes PyTorch's own snapshot to. A process of a sharded
+    same one. `snapshot` is the file that PyTorch's own snapshot goes to. A process of a sharded
     case is told its `rank`, and the `meeting_point` where the first one listens.
     """
 

@@ -1,7 +1,8 @@
 """Runs cases, each apart from the others, and yields a record a case. Imports no torch: workers do.
 
 Measured cases get a process each for the headline numbers and another for the instrumented run that explains them;
-the next process is started while the current one works. Predicted cases share one worker until it fails.
+the next process is started while the current one works. Predicted cases share one worker until it fails, or a case
+comes again.
 """
 
 import collections
@@ -66,9 +67,9 @@ class Runner:
     Without `explain` a measurement has its headline numbers alone, and a prediction no modules and no timeline.
     `proves` adds a run under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by
     simulating. `caps` measures under such a cap at once, where weights in host memory take long to fill: cases in a
-    row that share such a model share a process, and have no ledger. The instrumented run of a measurement writes
-    PyTorch's own snapshot to the file `snapshot`. A case that crashed runs again, up to `retries` times. Processes that
-    wait for their case import `preload`, and what optimizers import at their first step.
+    row that share such a model share a process, and have no ledger. A run of its own writes PyTorch's own snapshot to
+    the file `snapshot`. A case that crashed runs again, up to `retries` times. Processes that wait for their case
+    import `preload`, and what optimizers import at their first step.
     Measuring holds the GPU, `device` by its uuid or the first that CUDA sees, against other runs; `waits` has it wait
     for one that has it. `on_notice` is told of that, and of other processes on the GPU.
     Raises: UsageError when 'cuda' is asked for and nothing can be measured here, another run has the GPU, or its name
@@ -210,6 +211,8 @@ class Runner:
     def _predict(self, case: Case, say: Callable[[str], None]) -> Record:
         case = dataclasses.replace(case, gpu=self._gpu.name)
         record = blank_record(case, "predicted", self._gpu.title)
+        if case.repeat:
+            self._close_spares()  # the worker that ran the case before
         worker = self._worker()
         try:
             request = Request(task="predict", case=case.to_json(), smallest=self._bisects)
@@ -229,7 +232,19 @@ class Runner:
 
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
         record = self._measure_headline(Request(task="peaks", case=case.to_json()), case, say)
-        return self._explain(record, case, say) if self._explains and record.status == "ok" else record
+        if record.status != "ok":
+            return record
+        record = self._explain(record, case, say) if self._explains else record
+        return record if self._snapshot is None else self._with_snapshot(record, case, self._snapshot, say)
+
+    def _with_snapshot(self, record: Record, case: Case, file: Path, say: Callable[[str], None]) -> Record:
+        """Writes PyTorch's snapshot of another run; its stacks would disturb the instrumented one."""
+        try:
+            request = Request(task="snapshot", case=case.to_json(), snapshot=str(file.resolve()))
+            result = self._send(request, lambda phase: say(f"snapshot: {phase}"), None)
+        except WorkerDied as error:
+            return noted(record, f"no snapshot: {error}")
+        return record if result["status"] == "ok" else noted(record, f"no snapshot: {result['reason']}")
 
     def _measure_sharded(self, case: Case, say: Callable[[str], None]) -> Record:
         """On the GPU that is held, and on the next ones, which are held as long as the case runs."""
@@ -286,10 +301,7 @@ class Runner:
     def _explain(self, record: Record, case: Case, say: Callable[[str], None]) -> Record:
         """Adds the ledger of a separate, instrumented run; what the two runs differ by is unattributed."""
         try:
-            request = _request("ledger", case)
-            if self._snapshot is not None:
-                request["snapshot"] = str(self._snapshot.resolve())
-            result = self._send(request, lambda phase: say(f"instrumented run: {phase}"), None)
+            result = self._send(_request("ledger", case), lambda phase: say(f"instrumented run: {phase}"), None)
         except WorkerDied as error:
             return noted(record, f"no ledger: {error}")
         if result["status"] != "ok":

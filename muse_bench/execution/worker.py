@@ -101,13 +101,19 @@ def _peaks(case: Case, say: Say, request: Request) -> dict[str, Any]:
     return {**dataclasses.asdict(measure_shared(case, say, before_timing, **how)), "gpu": gpu_facts()}
 
 
-def _ledger(case: Case, say: Say, request: Request) -> dict[str, Any]:
+def _ledger(case: Case, say: Say, _: Request) -> dict[str, Any]:
     from muse_bench.measure.history import record_case
 
-    snapshot = request.get("snapshot")
-    trace = record_case(case, say, snapshot=None if snapshot is None else Path(snapshot))
+    trace = record_case(case, say)
     say("ledger")
     return dataclasses.asdict(profile(trace, first_steady_step=case.first_steady_step, config=allocator_config()))
+
+
+def _snapshot(case: Case, say: Say, request: Request) -> dict[str, Any]:
+    from muse_bench.measure.history import write_snapshot
+
+    write_snapshot(case, Path(request["snapshot"]), say)
+    return {}
 
 
 def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
@@ -144,6 +150,7 @@ TASKS: dict[str, Callable[[Case, Say, Request], dict[str, Any]]] = {
     "peers": _peers,
     "prove": _prove,
     "weigh": _weigh,
+    "snapshot": _snapshot,
 }
 
 

@@ -5,6 +5,7 @@ It runs apart from the run that gives the headline numbers, so that watching can
 
 import collections
 import contextlib
+import dataclasses
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -48,21 +49,31 @@ def record_case(
     build: Build = build_workload,
     *,
     keeps_earlier: bool = False,
-    snapshot: Path | None = None,
 ) -> Trace:
     """Runs the case's first steps under the history and returns what they allocated, workspaces told apart.
 
-    With `keeps_earlier` also what was there before, which a step that was built earlier works on. With `snapshot` the
-    history has stacks too, and is written to that file for PyTorch's visualiser.
+    With `keeps_earlier` also what was there before, which a step that was built earlier works on.
     """
     device = torch.device("cuda", torch.cuda.current_device())
     torch.cuda.init()
     observer = HistoryObserver()
-    with recorded_history(stacks=snapshot is not None):
+    with recorded_history():
         earlier = live_blocks() if keeps_earlier else []
         work = observe(case, device, observer, case.traced_steps, say, build)
         torch.cuda.synchronize()
-        return finish(observer, work, earlier, snapshot)
+        return finish(observer, work, earlier)
+
+
+def write_snapshot(case: Case, file: Path, say: Callable[[str], None]) -> None:
+    """Runs the case's first steps unobserved under a history with stacks, and writes it for PyTorch's visualiser."""
+    say("building")
+    with recorded_history(stacks=True):
+        work = build_workload(dataclasses.replace(case, execution="eager"), torch.device("cuda"))
+        for step in range(case.traced_steps):
+            say(f"step {step + 1} of {case.traced_steps}")
+            work.step()
+        torch.cuda.synchronize()
+        write_whole(file, pickle.dumps(torch.cuda.memory._snapshot()))
 
 
 @contextlib.contextmanager
@@ -88,16 +99,12 @@ def live_blocks() -> list[tuple[int, int]]:
     ]
 
 
-def finish(
-    observer: HistoryObserver, work: Workload, earlier: Sequence[tuple[int, int]] = (), file: Path | None = None
-) -> Trace:
+def finish(observer: HistoryObserver, work: Workload, earlier: Sequence[tuple[int, int]] = ()) -> Trace:
     """Frees the libraries' workspaces as the very last thing: what that frees is what they held."""
     observer.phase = "cleared"
     clearing = observer.begin_op("clear workspaces")
     torch._C._cuda_clearCublasWorkspaces()
     snapshot = torch.cuda.memory._snapshot()
-    if file is not None:
-        write_whole(file, pickle.dumps(snapshot))
     del work  # alive until here, so that its memory was not freed by the clearing operation
     return trace_of(observer, snapshot["device_traces"][torch.cuda.current_device()], clearing, earlier)
 

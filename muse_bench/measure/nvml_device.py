@@ -26,7 +26,7 @@ class Device:
         self._nvml = nvml
         self._handle = handle
         self._has_second_call = True
-        self.failures = _failures(nvml)
+        self.failures = failures_of(nvml)
         self.notes = notes
         self.reasons: list[str] = []
 
@@ -109,7 +109,7 @@ def stop_nvml(nvml: Any) -> str | None:
     return None
 
 
-def _failures(nvml: Any) -> tuple[type[Exception], ...]:
+def failures_of(nvml: Any) -> tuple[type[Exception], ...]:
     """What pynvml raises: its own errors, and Python's where its version and the driver's disagree."""
     return nvml.NVMLError, AttributeError, OSError, TypeError, ValueError
 
@@ -120,7 +120,7 @@ def open_device(index: int, uuid: str | None, environment: Mapping[str, str]) ->
     Raises: UnavailableError when NVML cannot start, or has no such device.
     """
     nvml = start_nvml()
-    failures: tuple[type[Exception], ...] = (UnavailableError, *_failures(nvml))
+    failures: tuple[type[Exception], ...] = (UnavailableError, *failures_of(nvml))
     try:
         return _find(nvml, index, uuid, environment)
     except failures as error:
@@ -167,6 +167,18 @@ def _handle_by_uuid(nvml: Any, uuid: str) -> Any:
     if len(matches) != 1:
         raise UnavailableError("no such device")
     return matches[0]
+
+
+def physical_handle(nvml: Any, environment: Mapping[str, str]) -> Any:
+    """The GPU that CUDA uses first, or that the MIG instance which it uses first is a part of.
+
+    Raises: UnavailableError, or one of `failures_of`, when there is none.
+    """
+    name = _visible(0, environment.get("CUDA_VISIBLE_DEVICES"))
+    if name.isdigit():
+        return nvml.nvmlDeviceGetHandleByIndex(int(name))
+    handle = _handle_by_uuid(nvml, name)
+    return nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle) if name.startswith("MIG-") else handle
 
 
 def _first_instance(nvml: Any, handle: Any) -> Any:

@@ -222,8 +222,25 @@ def _grouped_product(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return torch.empty_strided(out.shape, out.stride(), dtype=dtype, device="meta")
 
 
-# Operations whose result `meta` does not know, or not always.
-RESULTS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]] = {"_grouped_mm": _grouped_product}
+def _awaited(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """A collective's result, wrapped where it lies, and later waited for; on `meta` both would be copies.
+
+    Source: _wrap_tensor_autograd and wait_tensor in torch/distributed/_functional_collectives.py.
+    """
+    if func.overloadpacket.__name__ == "wait_tensor":
+        waited_for: Tensor = args[0]
+        return waited_for
+    from torch.distributed._functional_collectives import AsyncCollectiveTensor
+
+    return AsyncCollectiveTensor(args[0])
+
+
+# Operations whose result `meta` does not know, or not as it is on CUDA.
+RESULTS: dict[str, Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]] = {
+    "_grouped_mm": _grouped_product,
+    "_wrap_tensor_autograd": _awaited,
+    "wait_tensor": _awaited,
+}
 
 # Outputs that `meta` returns and CUDA does not allocate, by position: the seeds of attention without dropout.
 ABSENT_OUTPUTS: dict[str, tuple[int, ...]] = {

@@ -82,6 +82,7 @@ class MetaObserver(Observer):
                 self.trace.labels[key] = label
 
     def _track(self, tensor: Tensor) -> None:
+        tensor = held(tensor)
         if tensor.device.type != "meta":
             return
         storage = tensor.untyped_storage()

@@ -1,4 +1,4 @@
-"""The tables of the doctor: the facts, then an outcome for each kernel in each dtype."""
+"""The tables of the doctor: the facts, what can be measured, then an outcome for each kernel in each dtype."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,14 +16,22 @@ EXPLANATION = (
 
 
 def checkup_sheets(checkup: Checkup) -> list[Sheet]:
-    """What the machine has, and the kernels where they were checked."""
-    return [facts_sheet(checkup), *([kernels_sheet(checkup.kernels)] if checkup.kernels else [])]
+    """What the machine has, what it can measure, and the kernels where they were checked."""
+    kernels = [kernels_sheet(checkup.kernels)] if checkup.kernels else []
+    return [facts_sheet(checkup), abilities_sheet(checkup), *kernels]
 
 
 def facts_sheet(checkup: Checkup) -> Sheet:
     """A line a fact."""
     rows = [(fact.what, fact.state, plain(fact.found), plain(fact.advice or "")) for fact in checkup.facts]
     return Sheet(title=plain(checkup.summary), headings=("what", "state", "found", "what to do"), rows=rows, labels=4)
+
+
+def abilities_sheet(checkup: Checkup) -> Sheet:
+    """A line for each kind of figure."""
+    rows = [(one.what, one.source, plain(one.found), plain(one.advice or "")) for one in checkup.abilities]
+    headings = ("figure", "here", "how, or why not", "for more")
+    return Sheet(title="What can be measured here", headings=headings, rows=rows, labels=4)
 
 
 def kernels_sheet(kernels: Sequence[KernelOutcome]) -> Sheet:

@@ -9,6 +9,7 @@ from muse_bench.record import LEDGER_FIELDS, Environment, Ledger, Record, RunFil
 from muse_bench.report import columns, words
 from muse_bench.report.charts.picture import Picture
 from muse_bench.report.page import Facts, Part, page
+from muse_bench.report.repeats import repeat_lines, repeat_rows, repeat_text
 from muse_bench.report.sheet import Sheet
 from muse_bench.units import format_mib
 
@@ -73,6 +74,10 @@ def _parts(run: RunFile) -> Iterator[Part]:
         if record.modules:
             picture = charts.modules(record, label)
             yield Part(picture.title, picture, _modules(record), folded=True)
+    for record in run.records:
+        if record.repeats:
+            sheet = _repeats(record)
+            yield Part(sheet.title, sheet=sheet, folded=True)
     yield Part("All figures", sheet=_all(run.records))
 
 
@@ -104,6 +109,12 @@ def _modules(record: Record) -> Sheet:
     return Sheet("The same as a table, MiB", headings, cells)
 
 
+def _repeats(record: Record) -> Sheet:
+    title = words.plain(f"{len(record.repeats)} runs of {record.model}, sizes in MiB")
+    headings = ("figure", "least", "most", "apart")
+    return Sheet(title, headings, repeat_rows(record), notes=(words.plain(repeat_text(record)),))
+
+
 def _sizes(ledger: Ledger, parts: Sequence[str]) -> Iterator[str]:
     return (format_mib(getattr(ledger, part)) for part in parts)
 
@@ -115,5 +126,5 @@ def _all(records: Sequence[Record]) -> Sheet:
         headings=[columns.one_line(column.heading) for column in shown],
         rows=[[column.text(record) for column in shown] for record in records],
         labels=sum(column.left for column in shown),
-        notes=(columns.meanings(shown), *words.peculiarities(records), *words.notes(records)),
+        notes=(columns.meanings(shown), *words.peculiarities(records), *repeat_lines(records), *words.notes(records)),
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from muse_bench.record import Record, RunFile
 from muse_bench.report import columns, words
+from muse_bench.report.repeats import repeat_lines
 
 SUFFIX = ".md"
 SECTIONS = True
@@ -22,6 +23,7 @@ def render(run: RunFile) -> str:
         *_table(run.records, shown),
         "",
         *(f"- {escape(line)}" for line in (*words.failures(run.records), *words.notes(run.records))),
+        *(f"- {escape(line)}" for line in repeat_lines(run.records)),
         f"- {columns.meanings(shown)} {words.limit_text(run.records)}".rstrip(),
         *(f"- {escape(line)}" for line in words.peculiarities(run.records)),
     ]

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from muse_bench.record import Record, RunFile
 from muse_bench.report import columns, words
+from muse_bench.report.repeats import repeat_lines
 
 UNBOUNDED = 1_000
 Tables = dict[str, tuple[columns.Column, ...]]  # the columns of each table by its heading
@@ -74,6 +75,8 @@ def footnotes(records: Sequence[Record], *, meaning: str | None = None) -> Text:
         text.append(f"{line}\n", style="red")
     if meaning:
         text.append(f"{meaning}\n", style="dim")
+    for line in repeat_lines(records):
+        text.append(f"{line}\n", style="cyan")
     for line in words.notes(records):
         text.append(f"{line}\n", style="yellow")
     text.rstrip()

@@ -8,15 +8,20 @@ from types import SimpleNamespace
 import pytest
 
 from muse_bench.doctor import machine as doctor_machine
+from muse_bench.doctor import trial as doctor_trial
+from muse_bench.doctor.host import Host
 from muse_bench.doctor.machine import Examiner
+from muse_bench.errors import UsageError
 from muse_bench.execution.process import WorkerDied
+from muse_bench.measure.driver import Driver
 from muse_bench.measure.nvml import DeviceView, OtherProcess
-from muse_bench.measure.nvml_device import NOT_INSTALLED, UnavailableError
+from muse_bench.measure.nvml_device import NOT_INSTALLED
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
 SOFTWARE = {"torch": "2.13.0+cu130", "triton": "3.7.0", "cuda": "13.0"}
 GPU = {"gpu": "NVIDIA GeForce RTX 4060", "gpu_total_bytes": 8188 * MIB, "compute_capability": "8.9", "devices": 1}
+RATES = {"to_device": 25.0e9, "to_host": 24.0e9, "both": 20.0e9}
 CHECKS = [["rms_norm", "fp32"], ["rms_norm", "bf16"], ["tt_linear", "fp32"], ["tt_linear", "fp16"]]
 PASSES = {"status": "ok", "worst": "output", "worst_share": 0.25}
 WRONG = {
@@ -32,7 +37,8 @@ class Workers:
 
     def __init__(self):
         self.software, self.unavailable, self.started, self.asked = dict(SOFTWARE), None, 0, []
-        self.answers = {"gpu": GPU, "import": {"reason": None}, "list": {"checks": CHECKS}}
+        link = {"rates": RATES, "pinned_bytes": 256 * MIB, "refused": None}
+        self.answers = {"gpu": GPU, "link": link, "import": {"reason": None}, "list": {"checks": CHECKS}}
         self.pid = 42
 
     def start(self, *_):
@@ -59,7 +65,7 @@ class Workers:
 
 
 @pytest.fixture
-def workers(monkeypatch):
+def workers(monkeypatch, runner):
     """A machine with one RTX 4060 where everything works; `view` is what NVML sees of the worker."""
     invented = Workers()
     invented.view = DeviceView(process_peak_bytes=300 * MIB, other_processes=(), interval_seconds=0.005)
@@ -82,10 +88,10 @@ def workers(monkeypatch):
             monkeypatch.delenv(name)
     monkeypatch.setattr(doctor_machine, "WorkerProcess", invented.start)
     monkeypatch.setattr(doctor_machine, "NvmlSampler", Sampler)
-    monkeypatch.setattr(doctor_machine, "start_nvml", lambda: SimpleNamespace())
-    monkeypatch.setattr(doctor_machine, "stop_nvml", lambda nvml: None)
-    monkeypatch.setattr(doctor_machine, "driver_version", lambda: "580.1")
-    monkeypatch.setattr(doctor_machine, "device_title", lambda: GPU["gpu"])
+    invented.driver = Driver(version="580.1", cuda=(13, 0), title=str(GPU["gpu"]))
+    monkeypatch.setattr(Driver, "seen", classmethod(lambda cls: invented.driver))
+    monkeypatch.setattr(Host, "seen", classmethod(lambda cls: Host(total_bytes=64 * MIB, available_bytes=32 * MIB)))
+    monkeypatch.setattr(doctor_trial, "Runner", runner)
     monkeypatch.setattr(doctor_machine.shutil, "which", lambda name: f"/usr/bin/{name}")
     return invented
 
@@ -103,6 +109,8 @@ def examine(call, workers, tmp_path, capsys):
             facts={fact["what"]: fact for fact in found["facts"]},
             kernels=found["kernels"],
             summary=found["summary"],
+            abilities=found["abilities"],
+            sound=found["sound"],
         )
 
     return run
@@ -129,7 +137,11 @@ def test_a_gpu_where_everything_works(examine, workers):
     assert found.facts["GPU"]["found"] == "NVIDIA GeForce RTX 4060, 8,188.0 MiB, compute capability 8.9"
     assert found.facts["context"]["found"].endswith("estimated")
     assert found.facts["context"]["found"].startswith("rtx-4060: ")
-    assert found.facts["NVML"]["found"] == "driver 580.1"
+    assert found.facts["driver"]["found"] == "580.1, for CUDA up to 13.0; torch has 13.0"
+    assert found.facts["host link"]["found"] == "25.0 GB/s to the device, 24.0 back, 20.0 each way at once"
+    assert found.facts["pinned memory"]["found"].startswith("256.0 MiB were pinned")
+    assert found.facts["main job"]["found"].startswith("muse-bench compare works")
+    assert {ability["source"] for ability in found.abilities} == {"measured", "sampled"}
     assert "Self-check of the kernels: 4 of 4 pass" in found.shown
     assert "rms_norm 25.0 % 25.0 % -" in found.shown
     assert workers.started == 1
@@ -234,20 +246,75 @@ def test_a_gpu_that_does_not_compute_is_broken(examine, workers):
     assert found.kernels == []
 
 
-def test_a_torch_without_cuda_beside_a_gpu_says_what_to_install(examine, workers):
+def test_a_gpu_that_torch_cannot_use_is_broken(examine, workers):
+    """The main job would predict there, where measuring was meant, and nobody would notice."""
     workers.unavailable, workers.software["cuda"] = "this build of torch (2.13.0+cpu) has no CUDA", None
     found = examine()
-    assert found.code == 0
+    assert (found.code, found.sound) == (1, False)
     assert found.facts["CUDA"]["advice"].startswith("install a build of torch with CUDA")
-    assert found.facts["GPU"]["state"] == "warning"
+    assert found.facts["GPU"]["state"] == "failed"
+
+
+def test_a_gpu_that_is_hidden_is_none(examine, workers):
+    workers.unavailable = "no CUDA device is visible"
+    workers.driver = Driver(version="580.1", title_unavailable="CUDA_VISIBLE_DEVICES='' hides it")
+    found = examine()
+    assert (found.code, found.facts["GPU"]["state"]) == (0, "missing")
+    assert {ability["source"] for ability in found.abilities} == {"predicted", "unavailable"}
+    assert all(ability["advice"] for ability in found.abilities)
+
+
+@pytest.mark.parametrize("ending", ["oom", "crashed", UsageError("the worker process did not start"), OSError("full")])
+def test_a_main_job_that_fails_is_told_by_the_exit_code(examine, runner, ending):
+    runner.peaks["muse"] = ending
+    found = examine()
+    assert (found.code, found.facts["main job"]["state"]) == (1, "failed")
+    assert "muse-bench compare does not work" in found.summary
+    assert ("muse ended as" in found.summary) == isinstance(ending, str)
+
+
+def test_json_is_all_that_stdout_gets(call, workers, capsys):
+    assert call("doctor", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["schema_version"], found["sound"], len(found["kernels"])) == (1, True, 4)
+
+
+def test_json_of_an_interrupted_run_is_whole(call, workers, capsys):
+    workers.answers["tt_linear fp32"] = KeyboardInterrupt()
+    assert call("doctor", "--json") == 130
+    assert len(json.loads(capsys.readouterr().out)["kernels"]) == 2
+
+
+def test_memory_that_cannot_be_pinned_is_a_warning(examine, workers):
+    refused = "host memory is short: CUDA refused"
+    workers.answers["link"] = {"rates": None, "pinned_bytes": None, "refused": refused}
+    found = examine()
+    assert (found.code, found.facts["pinned memory"]["state"]) == (0, "warning")
+    assert "host link" not in found.facts
+    (models,) = (one for one in found.abilities if one["what"] == "models in host memory")
+    assert (models["source"], models["found"]) == ("unavailable", refused)
+
+
+def test_a_link_that_ends_its_process_is_a_reason_and_the_checks_go_on(examine, workers):
+    workers.answers["link"] = WorkerDied("the worker process was killed by signal 9")
+    found = examine()
+    assert (found.code, len(found.kernels)) == (0, 4)
+    assert "signal 9" in found.facts["pinned memory"]["found"]
+
+
+def test_a_process_that_cannot_be_started_is_a_reason(examine, workers, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(doctor_machine, "WorkerProcess", fail)
+    found = examine()
+    assert found.code == 1
+    assert "No space left" in found.summary
 
 
 @pytest.mark.parametrize("reason", [NOT_INSTALLED, "NVML could not start: Driver/library version mismatch"])
-def test_nvml_is_missing_with_its_reason(examine, workers, monkeypatch, reason):
-    def fail():
-        raise UnavailableError(reason)
-
-    monkeypatch.setattr(doctor_machine, "start_nvml", fail)
+def test_nvml_is_missing_with_its_reason(examine, workers, reason):
+    workers.driver = Driver(unavailable=reason)
     workers.view = DeviceView(interval_seconds=0.005, unavailable_reason=reason)
     found = examine()
     assert found.code == 0

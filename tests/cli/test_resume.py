@@ -260,3 +260,16 @@ def test_retries_are_a_number_of_times(call, runner, capsys):
     assert "--retries -1 is no number of times" in capsys.readouterr().err
     assert call(*RUN, "--retries", "2", "--wait") == 0
     assert (runner.made[-1].options["retries"], runner.made[-1].options["waits"]) == (2, True)
+
+
+def test_the_runs_of_a_repeated_case_are_kept_one_by_one(call, runner):
+    runner.peaks = {"ultra": lambda case: KeyboardInterrupt() if case.repeat == 2 else 100 + case.repeat}
+    several = ("measure", "ultra", "--repeat", "4", "--backend", "predict", "-o", "a.json")
+    assert call(*several) == 130
+    runner.peaks = {"ultra": lambda case: 100 + case.repeat}
+    assert call(*several, "--resume") == 0
+    assert [case.repeat for case in runner.made[-1].cases] == [2, 3]
+    (record,) = json.loads(Path("a.json").read_text())["records"]
+    assert [one["peak_allocated_bytes"] >> 20 for one in record["repeats"]] == [100, 101, 102, 103]
+    assert call(*several, "--resume") == 0  # of a merged record no run can be taken
+    assert len(runner.made[-1].cases) == 4

@@ -60,7 +60,8 @@ def test_the_ledger_closes(name: str) -> None:
 def test_a_snapshot_has_stacks_and_the_ledger_still_closes(tmp_path: Path) -> None:
     """The file is the one written just now, so that reading it runs nothing of a stranger's."""
     record = measured("ultra", "train", snapshot=tmp_path / "a.pickle")
-    assert record.ledger is not None, record.notes
+    assert record.ledger is not None
+    assert not any("snapshot" in note for note in record.notes), record.notes
     assert record.peak_allocated_bytes is not None
     assert abs(record.ledger.unattributed) <= 0.01 * record.peak_allocated_bytes
     snapshot = pickle.loads((tmp_path / "a.pickle").read_bytes())

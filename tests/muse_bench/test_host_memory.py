@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from muse_bench.host_memory import available_bytes
+from muse_bench.host_memory import available_bytes, limit_bytes, total_bytes
 
 MIB = 1 << 20
 
@@ -55,3 +55,11 @@ def test_the_first_version_s_groups(machine: tuple[Path, Path]) -> None:
     write(groups / "memory", memory__stat=f"inactive_file 7\ntotal_inactive_file {MIB}")
     write(groups / "cpu,cpuacct", memory__limit_in_bytes=5, memory__usage_in_bytes=1)
     assert available_bytes(proc, groups) == 1025 * MIB
+
+
+def test_all_memory_and_the_tightest_limit(machine: tuple[Path, Path]) -> None:
+    proc, groups = machine
+    assert (total_bytes(proc), limit_bytes(*machine)) == (8192 * MIB, None)
+    write(groups / "jobs" / "mine", memory__max=900 * MIB)
+    write(groups / "jobs", memory__max=1000 * MIB)
+    assert limit_bytes(proc, groups) == 900 * MIB

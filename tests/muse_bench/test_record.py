@@ -15,6 +15,7 @@ from muse_bench.record import (
     ModuleRow,
     Proof,
     Record,
+    Repeat,
     RunFile,
     TimelinePoint,
     read_run_file,
@@ -50,6 +51,10 @@ def run(make_record):
         peers={"mem-tracker": 7, "accelerate": None},
         modules=(ModuleRow(module="blocks.0.ffn", ledger=POWERS),),
         timeline=(TimelinePoint(phase="backward", ledger=POWERS),),
+        repeats=(
+            Repeat(status="ok", peak_allocated_bytes=5, step_time_seconds=0.5, ledger=POWERS),
+            Repeat(status="oom", reason="it was too much"),
+        ),
         notes=("a note", "bytes that were no text: \udcff"),
         duration_seconds=2,
     )
@@ -118,6 +123,19 @@ def test_an_older_record_does_not_say_how_it_ran_or_what_the_host_held(run, chan
     read = read_run_file(changed(change)).records[0]
     assert (read.update, read.execution, read.host_bytes, read.host_total_bytes) == (None, None, None, None)
     assert run.records[0].host_total_bytes == 7
+
+
+def test_an_older_record_does_not_say_that_it_ran_several_times(run, changed):
+    assert read_run_file(changed(lambda _, record: record.pop("repeats"))).records[0].repeats == ()
+    assert run.records[0].repeats
+
+
+@pytest.mark.parametrize(
+    "repeat",
+    [7, [], {}, {"status": "fine"}, {"status": "ok", "peak_allocated_bytes": -1}, {"status": "ok", "ledger": {"a": 1}}],
+)
+def test_a_repeat_is_held_against_its_fields(changed, repeat):
+    refusal(changed(lambda _, record: record.update(repeats=[repeat])))
 
 
 def test_the_parts_of_the_ledger_add_up():

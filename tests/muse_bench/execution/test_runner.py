@@ -437,13 +437,18 @@ def test_a_measurement_has_its_headline_and_its_ledger_from_two_fresh_processes(
     assert all(one.closed for one in worker.all)
 
 
-def test_a_snapshot_is_asked_of_the_instrumented_run_alone(worker, tmp_path, monkeypatch):
-    """Its file is named in full: the worker's folder may be another one."""
+def test_a_snapshot_is_asked_of_a_run_of_its_own(worker, tmp_path, monkeypatch):
+    """Its file is named in full, for the worker's folder may be another one; what it fails of takes nothing else."""
     monkeypatch.chdir(tmp_path)
+    worker.answers["snapshot"] = {}
     with Runner("cuda", snapshot=Path("a.pickle")) as runner:
         run_one(runner, preset())
+        worker.answers["snapshot"] = {"status": "crashed", "reason": "no room"}
+        record = run_one(runner, preset())
     asked = {request["task"]: request.get("snapshot") for one in worker.all for request in one.requests}
-    assert asked == {"peaks": None, "ledger": str(tmp_path / "a.pickle")}
+    assert asked == {"peaks": None, "ledger": None, "snapshot": str(tmp_path / "a.pickle")}
+    assert record.ledger is not None
+    assert "no snapshot: no room" in record.notes
 
 
 UNDER_A_CAP = {

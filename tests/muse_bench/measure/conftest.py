@@ -37,6 +37,7 @@ class FakeNvml(ModuleType):
         self.title: str | bytes = "NVIDIA H200"
         self.instances = {"MIG-cccc-0": "instance"}
         self.mig_mode = 0
+        self.most_instances = 7
         self.starts = self.ends = 0
         self.asked: set[str] = set()
 
@@ -82,8 +83,16 @@ class FakeNvml(ModuleType):
             raise FakeError("Invalid Argument")
         return [self.mig_mode, self.mig_mode]
 
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: str) -> int:
+        return 7
+
     def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: str, index: int) -> str:
+        if index >= self.most_instances:
+            raise FakeError("Not Found")
         return f"instance {index} of {handle}"
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: str) -> str:
+        return self.uuids[0]
 
     def nvmlDeviceGetMemoryInfo(self, handle: str, version: int | None = None) -> SimpleNamespace:
         self._raise_if_told("memory_v2" if version else "memory_v1")
@@ -93,7 +102,7 @@ class FakeNvml(ModuleType):
         if isinstance(reading, str):
             self.played.set()
             raise self._error(reading)
-        return SimpleNamespace(used=reading[0])
+        return SimpleNamespace(used=reading[0], total=1 << 30)
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
         if self.position in (-1, len(self.readings) - 1):
@@ -113,6 +122,10 @@ class FakeNvml(ModuleType):
     def nvmlSystemGetDriverVersion(self) -> str:
         self._raise_if_told("version")
         return "580.65.06"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        self._raise_if_told("cuda")
+        return 13010
 
 
 @pytest.fixture
