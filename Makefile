@@ -14,12 +14,13 @@ SWEEPS := $(wildcard reports/h200/sweep-*.json)
 SWEPT := $(foreach what,seq decode,$(if $(filter reports/h200/sweep-$(what)%,$(SWEEPS)),$(what)))
 ABLATIONS := $(wildcard reports/h200/ablation*.json)
 RANKS := $(wildcard reports/h200/ranks*.json)
-OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) $(RANKS)
+OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) $(RANKS) reports/h200/claims.json
 REPORTS := $(filter-out $(OTHERS),$(wildcard reports/h200/*.json))
 BESIDE = $(patsubst %,--quality %,$(wildcard reports/h200/losses-$(1)*.json))
 MEASURED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json))
 COMPARED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json reports/h200/predicted/$(size)-*.json))
 STREAMED := $(foreach file,$(wildcard reports/h200/predicted/streamed-*.json),$(subst predicted/,,$(file)) $(file))
+SHARDED := $(wildcard reports/h200/sharded-*.json reports/h200/predicted/sharded-*.json)
 FLOORS := $(wildcard reports/h200/ref-train-off.json reports/h200/ref-forward-backward-off.json reports/h200/ref-inference-last-off.json)
 SHOWN := ref-train-off large-train-off ref-inference-last-off ref-forward-backward-off streamed-100b
 
@@ -71,8 +72,10 @@ rendered:
 	$(foreach file,$(REPORTS),$(BIN)/muse-bench report $(file) --format csv --output $(file:.json=.md) > $(file:.json=.csv) &&) true
 	$(BIN)/muse-bench accuracy $(COMPARED) --output reports/h200/prediction.md
 	$(BIN)/muse-bench accuracy $(STREAMED) --output reports/h200/prediction-streamed.md
-	$(BIN)/muse-bench accuracy $(MEASURED) reports/h200/predicted/claims.json --output reports/h200/prediction-claims.md
+	$(BIN)/muse-bench accuracy $(SHARDED) --output reports/h200/prediction-sharded.md
+	$(BIN)/muse-bench accuracy reports/h200/claims.json reports/h200/predicted/claims.json --output reports/h200/prediction-claims.md
 	$(BIN)/muse-bench claims --from reports/claims.json --records reports --output reports/claims.json --output reports/claims.md --output reports/claims.csv --into README.md
+	$(BIN)/muse-bench claims --from reports/h200/claims.json --records reports --output reports/h200/claims.md
 	$(if $(CALIBRATION),$(BIN)/muse-bench accuracy $(CALIBRATION) --output reports/h200/calibration.md)
 	$(if $(KERNELS),$(BIN)/muse-bench kernels $(KERNELS:%=--from %) --output reports/h200/kernels.md)
 	$(if $(QUALITY),$(BIN)/muse-bench quality $(QUALITY:%=--from %) --output reports/h200/quality.md)

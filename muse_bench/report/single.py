@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from muse_bench.report.chart import Timeline
 from muse_bench.units import format_bytes, format_mib
 
 MODULE_ROWS = 12
+BAR_WIDTH = 24
 
 
 def single(run: RunFile) -> RenderableType:
@@ -59,11 +61,12 @@ def _ledger_table(record: Record, ledger: Ledger) -> Table:
     """The parts of the peak, which add up to it, and what lies around it up to the whole device."""
     peak = record.peak_allocated_bytes
     drawn = _table("at the peak", "MiB", "share")
+    drawn.add_column("", width=BAR_WIDTH, no_wrap=True)
     for name in LEDGER_FIELDS:
         held = getattr(ledger, name)
         if name == "communication" and not held and record.sharding is None:
             continue
-        drawn.add_row(words.CATEGORIES[name], format_mib(held), _share(held, peak))
+        drawn.add_row(words.CATEGORIES[name], format_mib(held), _share(held, peak), _bar(held, peak))
     drawn.add_section()
     drawn.add_row(Text("peak allocated", style="bold"), Text(format_mib(peak), style="bold"), _share(peak, peak))
     if peak is not None and ledger.total != peak:
@@ -71,6 +74,13 @@ def _ledger_table(record: Record, ledger: Ledger) -> Table:
     for label, size in _around(record):
         drawn.add_row(label, format_mib(size), "")
     return drawn
+
+
+def _bar(held: int, peak: int | None) -> RenderableType:
+    """A part's share of the peak; nothing for less than nothing, which only what is unattributed can be."""
+    if not peak or held <= 0:
+        return ""
+    return ProgressBar(total=peak, completed=held, width=BAR_WIDTH, complete_style="cyan", finished_style="cyan")
 
 
 def _rank_table(rows: Sequence[RankRow]) -> Table:
