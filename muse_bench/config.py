@@ -5,6 +5,8 @@ Both travel between processes as JSON, so they hold plain values only.
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 import types
 import typing
@@ -290,6 +292,12 @@ class Case:
     def single_step(self) -> bool:
         """The reports' protocol looks at the first step of a fresh process, and at no other."""
         return self.mode == "forward-backward"
+
+    @property
+    def identity(self) -> str:
+        """A digest of all that is asked for, whichever GPU it is asked of."""
+        asked = {name: value for name, value in self.to_json().items() if name != "gpu"}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` reads them."""

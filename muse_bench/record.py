@@ -134,6 +134,7 @@ class Record:
     A case with `sharding` ran on as many GPUs as there are `ranks`; its figures are those of the one that took the
     most, and `of_ranks` holds each that was measured or predicted. Its time is the longest, its rate that of all.
     `peers` holds the steady peak that each other predictor expects, in bytes, on a prediction that asked them.
+    `case_id` is a digest of all that was asked for: two records of one id are of one case.
     `repeats` holds what each run gave of a case that ran several times; the other fields are of the one that took most.
     """
 
@@ -196,6 +197,7 @@ class Record:
     repeats: tuple[Repeat, ...] = ()
     notes: tuple[str, ...] = ()
     duration_seconds: float | None = None
+    case_id: str | None = None
 
     @property
     def input_text(self) -> str:
@@ -275,7 +277,7 @@ class RunFile:
             "command": self.command,
             "environment": dataclasses.asdict(self.environment),
         }
-        records = ",\n".join("{\n" + _fields(_compact(record), "  ") + "\n }" for record in self.records)
+        records = ",\n".join("{\n" + _fields(plain(record), "  ") + "\n }" for record in self.records)
         return "{\n" + _fields(head, " ") + ',\n "records": [' + records + "]\n}\n"
 
 
@@ -354,9 +356,11 @@ def _fields(values: dict[str, Any], indent: str) -> str:
     return ",\n".join(f"{indent}{json.dumps(name)}: {json.dumps(v, allow_nan=False)}" for name, v in values.items())
 
 
-def _compact(record: Record) -> dict[str, Any]:
+def plain(record: Record) -> dict[str, Any]:
     """A record as plain values; the many small ledgers of modules and timeline leave out the parts that are zero."""
     values = dataclasses.asdict(record)
+    if record.case_id is None:
+        del values["case_id"]
     if not record.repeats:
         del values["repeats"]
     for name in ("modules", "timeline"):

@@ -10,6 +10,7 @@ from muse_bench.analysis.repeats import spreads
 from muse_bench.record import LEDGER_FIELDS, Proof, Record
 
 NESTED = ("config", "ledger", "modules", "timeline", "of_ranks", "peers", "repeats")
+NOT_SHOWN = ("case_id",)
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -45,7 +46,7 @@ def _flatten(record: Record) -> dict[str, Any]:
         elif field.name == "repeats" and value:
             flat["repeats"] = len(value)
             flat |= {f"spread_{one.figure}": one.most - one.least for one in spreads(record)}
-        elif field.name not in NESTED:
+        elif field.name not in (*NESTED, *NOT_SHOWN):
             flat[field.name] = value
     return flat
 

@@ -135,8 +135,10 @@ def _execution(preset: Preset | None, mode: Mode, optimizer: Optimizer) -> Execu
     return "eager" if mode == "train" and optimizer not in CAPTURED_OPTIMIZERS else preset.execution
 
 
-def check_timeout(options: RunOptions) -> None:
-    """Raises: UsageError when the time limit is not a number of seconds above zero."""
+def check_run(options: RunOptions) -> None:
+    """Raises: UsageError for a time limit that is not above zero, and for retries below zero."""
+    if options.retries < 0:
+        raise UsageError(f"--retries {options.retries} is no number of times: give 0 or more")
     if options.timeout is not None and not 0 < options.timeout < math.inf:
         raise UsageError(f"--timeout {options.timeout:g} is not a time: give seconds, more than 0")
 

@@ -13,11 +13,12 @@ import typer
 
 from muse_bench.cli import console
 from muse_bench.cli.charts import ChartOptions
-from muse_bench.cli.options import RUNNING, Output
+from muse_bench.cli.options import RUNNING, Output, Wait
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.progress import ProgressBar
 from muse_bench.cli.run import keep_runs
 from muse_bench.errors import ExitCode, UsageError
+from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.kernel_bench import benchmarks
 from muse_bench.kernel_bench.benchmark import OURS
 from muse_bench.kernel_bench.record import KernelRun, read_kernel_file
@@ -64,6 +65,7 @@ def kernels(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Stop an implementation after this.", rich_help_panel=RUNNING)
     ] = 300.0,
+    wait: Wait = False,
     saved: Annotated[
         list[Path] | None,
         typer.Option("--from", metavar="FILE", help="Show saved runs; measure nothing. Repeatable."),
@@ -92,11 +94,12 @@ def kernels(
         raise UsageError(f"--timeout {timeout:g} is not a time: give seconds, more than 0")
     plan = _chosen(only, tiny)
     run = keep_runs(
-        _runs(plan, slow, timeout),
+        _runs(plan, slow, timeout, wait),
         outputs,
         lambda run: render_terminal(*kernel_sheets(run)),
         total=len(plan),
         finished=lambda run: _complete(plan, run),
+        save=outputs.save,
     )
     charts.draw(_pictures, run)
     ours = [row for row in run.rows if row.contender == OURS]
@@ -135,11 +138,12 @@ def _complete(plan: Sequence[Planned], run: KernelRun) -> int:
     return sum(rows[one.kernel, one.sizes.label] == len(one.contenders) for one in plan)
 
 
-def _runs(plan: Sequence[Planned], slow: bool, timeout: float) -> Generator[KernelRun]:
+def _runs(plan: Sequence[Planned], slow: bool, timeout: float, wait: bool) -> Generator[KernelRun]:
     """The run so far, after each implementation."""
     command = shlex.join(["muse-bench", *sys.argv[1:]])
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(len(plan)))
+        stack.enter_context(taken_gpu(None, waits=wait, say=console.complain))
         runner = stack.enter_context(
             KernelRunner(timeout_seconds=timeout, slow=slow, say=bar.say, case_finished=bar.finished)
         )

@@ -87,6 +87,11 @@ Output = Annotated[
 ]
 
 
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait while another run measures on the GPU, not end.", rich_help_panel=RUNNING),
+]
+
 Vocab = Annotated[int, typer.Option(metavar="N", help="Words in the vocabulary.", rich_help_panel=MODEL)]
 DModel = Annotated[int, typer.Option(metavar="N", help="Width of the model.", rich_help_panel=MODEL)]
 Layers = Annotated[int, typer.Option(metavar="N", help="Number of blocks.", rich_help_panel=MODEL)]
@@ -332,4 +337,28 @@ class RunOptions:
         float | None,
         typer.Option(metavar="SECONDS", help="Stop a case that takes longer.", rich_help_panel=RUNNING),
     ] = None
+    retries: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Run a case that crashed or took too long again, up to N times.", rich_help_panel=RUNNING
+        ),
+    ] = 0
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|0,1",
+            help="Measure on these CUDA GPUs side by side, all of one model. Times share the host.",
+            show_default="the first",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
+    wait: Wait = False
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that broke off: its finished cases lie beside the .json output.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False
     output: Output = None

@@ -19,6 +19,7 @@ from muse_bench.cli.run import keep_runs
 from muse_bench.cli.training import ReferenceSizes, TextOptions, TrainingOptions, build_plan
 from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
+from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.quality.corpus import Corpus, Document, Say, build_corpus
 from muse_bench.quality.record import CorpusFacts, QualityRun, TokenizerFacts, merged, read_quality_file
 from muse_bench.quality.runner import Plan, QualityRunner
@@ -67,7 +68,7 @@ def quality(
         return _show(merged([_read(path) for path in saved]), outputs, baseline, charts)
     plan = build_plan(sizes, text, training, models)
     choose_baseline([case.model for case in plan.cases], baseline)
-    run = train(plan, text, outputs, output or (), baseline, training.timeout)
+    run = train(plan, text, outputs, output or (), baseline, training)
     charts.draw(_pictures, run)
     return ExitCode.CASE_FAILED if any(row.status in FAILED for row in run.rows) else ExitCode.OK
 
@@ -78,16 +79,18 @@ def train(
     outputs: Outputs[QualityRun],
     paths: Sequence[Path],
     baseline: str | None,
-    timeout: float | None,
+    training: TrainingOptions,
 ) -> QualityRun:
     """Trains what the plan asks and the first .json output does not hold yet; saves each run, and shows all."""
     check_vocabulary(plan.cases[0].vocab_size)
     return keep_runs(
-        _runs(plan, text, parse_bytes(text.max_text), timeout, _earlier(paths)),
+        _runs(plan, text, parse_bytes(text.max_text), training, _earlier(paths)),
         outputs,
         lambda run: render_terminal(*quality_sheets(run, _known(run, baseline))),
         total=plan.total,
         finished=lambda run: len(run.rows),
+        save=outputs.save,
+        again="",
     )
 
 
@@ -151,7 +154,7 @@ def _earlier(paths: Sequence[Path]) -> QualityRun | None:
 
 
 def _runs(
-    plan: Plan, text: TextOptions, max_bytes: int, timeout: float | None, earlier: QualityRun | None
+    plan: Plan, text: TextOptions, max_bytes: int, training: TrainingOptions, earlier: QualityRun | None
 ) -> Generator[QualityRun]:
     """The run so far, after each training run."""
     command = shlex.join(["muse-bench", *sys.argv[1:]])
@@ -161,11 +164,12 @@ def _runs(
         corpus = _corpus(text, max_bytes, bar.say)
         files = prepare_tokens(corpus, case.vocab_size, plan.tokens + 2 * case.seq, cache_folder(), bar.say)
         _check_enough(files, case)
+        stack.enter_context(taken_gpu(None, waits=training.wait, say=console.complain))
         runner = stack.enter_context(
             QualityRunner(
                 work=cache_folder() / "unfinished",
                 earlier=() if earlier is None else earlier.rows,
-                timeout_seconds=timeout,
+                timeout_seconds=training.timeout,
                 say=bar.say,
                 run_finished=bar.finished,
             )

@@ -17,7 +17,7 @@ def try_main_job(cases: Sequence[Case], timeout_seconds: float, on_progress: Cal
     """Whether each of the cases comes to a peak, measured where there is a GPU."""
     records: list[Record] = []
     try:
-        with Runner("auto", timeout_seconds=timeout_seconds, on_progress=on_progress) as runner:
+        with Runner("auto", timeout_seconds=timeout_seconds, waits=False, on_progress=on_progress) as runner:
             records.extend(runner.run(cases))
     except (MuseBenchError, OSError) as error:
         return broken(str(error))

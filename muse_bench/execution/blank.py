@@ -38,6 +38,7 @@ def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
         budget_bytes=case.budget_bytes,
         limit_bytes=case.limit_bytes,
         notes=tuple(_notes(case)),
+        case_id=case.identity,
     )
 
 
