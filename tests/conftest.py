@@ -50,7 +50,7 @@ def _rows(terminalreporter: Any) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for outcome in ("passed", "skipped", "failed", "error"):
         for report in terminalreporter.stats.get(outcome, []):
-            said = dict(report.user_properties)
+            said = dict(getattr(report, "user_properties", ()))  # of a file that cannot be imported there are none
             if "fault" in said:
                 counts = said.get("counts", {})
                 rows[report.nodeid] = {"test": report.nodeid, **said["fault"], "outcome": outcome, "counts": counts}

@@ -26,7 +26,7 @@ class Device:
         self._nvml = nvml
         self._handle = handle
         self._has_second_call = True
-        self.failures = _failures(nvml)
+        self.failures = failures(nvml)
         self.notes = notes
         self.reasons: list[str] = []
 
@@ -49,7 +49,7 @@ class Device:
         """The program of a process; None when it is gone or hidden."""
         try:
             return os.path.basename(self._nvml.nvmlSystemGetProcessName(pid)) or None
-        except self._nvml.NVMLError:
+        except self.failures:
             return None
 
     def close(self) -> str | None:
@@ -90,7 +90,7 @@ def start_nvml() -> Any:
         raise UnavailableError(NOT_INSTALLED) from error
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+    except failures(pynvml) as error:
         raise UnavailableError(f"NVML could not start: {error}") from error
     return pynvml
 
@@ -99,12 +99,12 @@ def stop_nvml(nvml: Any) -> str | None:
     """Ends NVML; what went wrong, if anything did."""
     try:
         nvml.nvmlShutdown()
-    except nvml.NVMLError as error:
+    except failures(nvml) as error:
         return f"NVML did not end: {error}"
     return None
 
 
-def _failures(nvml: Any) -> tuple[type[Exception], ...]:
+def failures(nvml: Any) -> tuple[type[Exception], ...]:
     """What pynvml raises: its own errors, and Python's where its version and the driver's disagree."""
     return nvml.NVMLError, AttributeError, OSError, TypeError, ValueError
 
@@ -115,10 +115,9 @@ def open_device(index: int, uuid: str | None, environment: Mapping[str, str]) ->
     Raises: UnavailableError when NVML cannot start, or has no such device.
     """
     nvml = start_nvml()
-    failures: tuple[type[Exception], ...] = (UnavailableError, *_failures(nvml))
     try:
         return _find(nvml, index, uuid, environment)
-    except failures as error:
+    except (UnavailableError, *failures(nvml)) as error:
         stop_nvml(nvml)
         raise UnavailableError(f"NVML could not open device {uuid or index}: {error}") from error
 
