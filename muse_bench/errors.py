@@ -30,6 +30,12 @@ class UntraceableModel(MuseBenchError):  # noqa: N818
     exit_code = ExitCode.CASE_FAILED
 
 
+class DtypesDiffer(MuseBenchError):  # noqa: N818
+    """An operation that autocast gives tensors of a dtype that it does not take beside its weights."""
+
+    exit_code = ExitCode.CASE_FAILED
+
+
 class HostMemoryShort(MuseBenchError):  # noqa: N818
     """Host memory that the machine does not have: how much was needed, is available and would fit, in bytes."""
 
