@@ -104,9 +104,9 @@ def stop_nvml(nvml: Any) -> str | None:
     return None
 
 
-def failures(nvml: Any) -> tuple[type[Exception], ...]:
-    """What pynvml raises: its own errors, and Python's where its version and the driver's disagree."""
-    return nvml.NVMLError, AttributeError, OSError, TypeError, ValueError
+def failures(nvml: Any, *others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What pynvml raises: its own errors, and Python's where its version and the driver's disagree; and the others."""
+    return (nvml.NVMLError, AttributeError, OSError, TypeError, ValueError, *others)
 
 
 def open_device(index: int, uuid: str | None, environment: Mapping[str, str]) -> Device:
@@ -117,7 +117,7 @@ def open_device(index: int, uuid: str | None, environment: Mapping[str, str]) ->
     nvml = start_nvml()
     try:
         return _find(nvml, index, uuid, environment)
-    except (UnavailableError, *failures(nvml)) as error:
+    except failures(nvml, UnavailableError) as error:
         stop_nvml(nvml)
         raise UnavailableError(f"NVML could not open device {uuid or index}: {error}") from error
 
