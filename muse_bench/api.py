@@ -17,6 +17,7 @@ from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.runner import DEFAULT_GPU, Runner
 from muse_bench.record import Record
 from muse_bench.step import Step
+from muse_bench.units import format_shape
 
 if TYPE_CHECKING:
     import torch
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 class Options(TypedDict, total=False):
     """The options of `muse-bench predict` and `measure`, by the same names and with the same defaults.
 
-    Sizes other than batch and seq are for presets. Without `dtype` a model of your own keeps the one that it has.
+    Sizes other than batch and seq are for presets. `input_shape` is that of one sample, '3x224x224' or (3, 224, 224),
+    for a model that reads no tokens. Without `dtype` a model of your own keeps the one that it has.
     """
 
     mode: Mode
     batch: int
     seq: int
     vocab: int
+    input_shape: str | Sequence[int]
     params: str
     d_model: int
     layers: int
@@ -134,7 +137,10 @@ def _case(name: str, options: Options) -> Case:
     if unknown:
         raise TypeError(f"there is no option '{unknown[0]}': choose from {', '.join(Options.__annotations__)}")
     scale, protocol, budget = (_given(group, options) for group in (ScaleOptions, ProtocolOptions, BudgetOptions))
-    (case,) = build_cases([name], ScaleOptions(**scale), ProtocolOptions(**protocol), BudgetOptions(**budget))
+    shape = options.get("input_shape")
+    if shape is not None and not isinstance(shape, str):
+        shape = format_shape(shape)
+    (case,) = build_cases([name], ScaleOptions(**scale), ProtocolOptions(**protocol), BudgetOptions(**budget), shape)
     return case
 
 

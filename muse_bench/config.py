@@ -5,6 +5,8 @@ Both travel between processes as JSON, so they hold plain values only.
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 import types
 import typing
@@ -25,6 +27,7 @@ Head = Literal["dense", "low-rank", "tied"]
 Logits = Literal["all", "last"]
 Loss = Literal["plain", "fused"]
 Mixer = Literal["attention", "ar-ssm", "matrix-ar-ssm"]
+Sharding = Literal["fsdp", "tensor", "replicas"]
 Mode = Literal["train", "forward-backward", "inference", "decode"]
 Norm = Literal["layer-norm", "rms-norm"]
 Optimizer = Literal[
@@ -170,9 +173,13 @@ class Case:
 
     `config` is None for a model that comes from a user's factory, from transformers (hf:NAME) or with a step of its own
     (setup:FUNCTION); `model` then names it. `parameters_asked` is
-    the number of parameters that its sizes were chosen for, where they were.
+    the number of parameters that its sizes were chosen for, where they were. `input_shape` is that of one sample, of a
+    model that reads no tokens; a sequence and a vocabulary then say nothing.
     `gpu` names the card to predict for, and is None when the case is measured. `host_memory_bytes` is how much host
     memory the user says there is; with `host_folder` a file in that folder takes its place.
+    With `sharding` it runs on as many GPUs as there are `ranks`, a process each: weights, gradients and optimizer state
+    shared out by FSDP2 ('fsdp'), by DTensor as the model's plan says ('tensor'), or held by all ('replicas'). Each rank
+    has a batch of its own, but in tensor parallelism, where all have the same.
     """
 
     model: str
@@ -182,6 +189,7 @@ class Case:
     batch: int = 1
     seq: int = 2_048
     vocab_size: int = 50_000
+    input_shape: tuple[int, ...] | None = None
     parameters_asked: int | None = None
     optimizer: Optimizer = "adamw"
     update: Update = "after"
@@ -199,12 +207,18 @@ class Case:
     headroom: float = 0.1
     host_memory_bytes: int | None = None
     host_folder: str | None = None
+    sharding: Sharding | None = None
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         _require_choices(self)
-        _require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps")
+        _require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps", "ranks")
+        if self.sharding is not None:
+            _require_shardable(self)
         if self.micro_batch is not None:
             _require_positive(self, "micro_batch")
+        if self.input_shape is not None and not all(0 < size <= LARGEST_SIZE for size in self.input_shape):
+            raise UsageError(f"input_shape {self.input_shape} is no shape: use whole numbers from 1 to 2^40")
         if self.autocast == "fp32":
             raise UsageError("autocast 'fp32' is no autocast: choose fp16 or bf16, or leave it out")
         if self.update == "in-backward" and self.micro_batch is not None and self.micro_batch < self.batch:
@@ -277,6 +291,12 @@ class Case:
         """The reports' protocol looks at the first step of a fresh process, and at no other."""
         return self.mode == "forward-backward"
 
+    @property
+    def identity(self) -> str:
+        """A digest of all that is asked for, whichever GPU it is asked of."""
+        asked = {name: value for name, value in self.to_json().items() if name != "gpu"}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, as `from_json` reads them."""
         return dataclasses.asdict(self)
@@ -284,8 +304,12 @@ class Case:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The case that `to_json` wrote."""
-        config = values["config"]
-        return cls(**{**values, "config": None if config is None else ModelConfig(**config)})
+        config, shape = values["config"], values.get("input_shape")
+        parts = {
+            "config": None if config is None else ModelConfig(**config),
+            "input_shape": None if shape is None else tuple(shape),
+        }
+        return cls(**{**values, **parts})
 
 
 def _require_positive(value: Any, *names: str) -> None:
@@ -293,6 +317,21 @@ def _require_positive(value: Any, *names: str) -> None:
         number = getattr(value, name)
         if not isinstance(number, int) or not 0 < number <= LARGEST_SIZE:
             raise UsageError(f"{name} {number} is not a size: use a whole number from 1 to 2^40")
+
+
+def _require_shardable(case: Case) -> None:
+    """Raises: UsageError for what the engines of PyTorch cannot share out, or not as one case on one GPU does."""
+    if case.mode not in ("train", "inference"):
+        raise UsageError(f"mode '{case.mode}' is for one GPU: choose --mode train or inference")
+    if case.has_own_step:
+        raise UsageError("a setup brings a step of its own, which shards its model itself: leave out the sharding")
+    config = case.config
+    if case.update == "in-backward" or (config is not None and (config.weights != "device" or config.offload)):
+        raise UsageError(f"'{case.model}' has weights in host memory or an update in backward: choose another model")
+    if config is not None and (config.weight_format != "native" or config.int8_inference):
+        raise UsageError(f"'{case.model}' has weights in steps of scales, for one GPU: choose another model")
+    if case.sharding == "tensor" and config is not None and config.loss == "fused":
+        raise UsageError("a fused loss reads the whole head, which tensor parallelism cuts: choose loss=plain")
 
 
 def _require_matrix_heads(config: ModelConfig) -> None:

@@ -27,6 +27,7 @@ from muse_bench.timeline import Label, Op, Trace
 from muse_bench.workload import Build, Workload, build_workload
 
 ADD = torch.ops.aten.add.Tensor
+WRAPPERS = ("DTensor", "AsyncCollectiveTensor")  # of torch.distributed: tensors around those that this rank holds
 
 
 class Observer(TorchDispatchMode):
@@ -45,6 +46,8 @@ class Observer(TorchDispatchMode):
         self._boundaries: dict[int, tuple[list[int], list[str]]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(kind.__name__ in WRAPPERS for kind in types):
+            return NotImplemented  # it then comes here with the tensors inside
         self.begin_op(_op_name(func))
         if func is ADD and torch._C._current_graph_task_id() != -1 and not kwargs and self._is_sole_owner(args[0]):
             return args[0].add_(args[1])
@@ -68,6 +71,16 @@ class Observer(TorchDispatchMode):
     def label(self, tensor: Tensor, label: Label) -> None:
         """Says what the memory of a tensor is."""
         raise NotImplementedError
+
+    def resized(self, tensor: Tensor) -> None:
+        """Hears that a tensor's storage was emptied or filled, by no operation."""
+
+    @contextlib.contextmanager
+    def resizing(self, tensor: Tensor, what: str) -> Iterator[None]:
+        """Inside, a tensor's storage is emptied or filled."""
+        self.begin_op(what)
+        yield
+        self.resized(tensor)
 
     def begin_op(self, name: str) -> int:
         """Notes that an operation begins; returns its index."""
@@ -97,7 +110,8 @@ class Observer(TorchDispatchMode):
         if work.optimizer is not None:
             handles.append(work.optimizer.register_step_pre_hook(lambda one, *_: self._before_optimizer(one)))
             handles.append(work.optimizer.register_step_post_hook(lambda one, *_: self._after_optimizer(one)))
-        with scopes.listening(self._mark_boundary), arrivals(work.model, self._label_arrived):
+        sharded = _collectives(work, self) if work.case.sharding is not None else contextlib.nullcontext()
+        with scopes.listening(self._mark_boundary), arrivals(work.model, self._label_arrived), sharded:
             try:
                 yield
             finally:
@@ -191,6 +205,15 @@ class Observer(TorchDispatchMode):
             for value in optimizer.state.get(parameter, {}).values():
                 if isinstance(value, Tensor):
                     self.label(value, Label("optimizer_state", name))
+
+
+def _collectives(work: Workload, observer: Observer) -> contextlib.AbstractContextManager[None]:
+    from muse_bench.sharding.naming import collectives_named
+
+    def name(tensor: Tensor, category: str, module: str) -> None:
+        observer.label(tensor, Label(category, module))
+
+    return collectives_named(work.model, name, observer.resizing)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

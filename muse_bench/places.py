@@ -21,9 +21,14 @@ def places_of(model: nn.Module) -> dict[str, str]:
     places: dict[str, str] = {}
     for name, module in model.named_modules():
         around = places.get(owner(name)) if name else None
-        if (place := _place(type(module)) or around) is not None:  # type: ignore[arg-type]
+        if (place := _place(_written(type(module))) or around) is not None:
             places[name or ROOT] = place
     return places
+
+
+def _written(kind: type) -> type:
+    """The class as it was written: FSDP2 puts one of its own before it."""
+    return kind.__bases__[1] if kind.__bases__ and kind.__bases__[0].__name__ == "FSDPModule" else kind
 
 
 @functools.cache

@@ -39,6 +39,7 @@ class Ledger:
     activations_temporary: int = 0
     inputs: int = 0
     workspace: int = 0
+    communication: int = 0
     unattributed: int = 0
 
     @property
@@ -53,6 +54,7 @@ class Ledger:
 
 
 LEDGER_FIELDS: tuple[str, ...] = tuple(part.name for part in dataclasses.fields(Ledger))
+LATER_PARTS = ("communication",)  # which earlier records do not name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,18 @@ class TimelinePoint:
 
     phase: str
     ledger: Ledger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankRow:
+    """What one process of a sharded case took: its peaks and its ledger, in bytes."""
+
+    rank: int
+    peak_allocated_bytes: int
+    cold_peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    device_peak_bytes: int | None = None
+    ledger: Ledger | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +113,14 @@ class Record:
     `to_device_bytes` and `to_host_bytes` cross the link between host and device in a step; for each new token in decode
     `new_token_to_device_bytes` do. `link_seconds` and `new_token_link_seconds` are the least that takes, and
     `link_source` says at which rate.
+    `input_shape` is that of one sample, such as 3x224x224, of a model that reads no tokens; its `seq` is 1.
     `update` is when the optimizer runs, after or in backward; `execution` is how steps are launched, eager or graph.
     In decode `prefill_seconds` is the time until the first new token, `new_token_seconds` that of each after it, and
     `tokens_per_second` counts those; `state_per_sequence_bytes` is the cache or recurrent state of one sequence.
+    A case with `sharding` ran on as many GPUs as there are `ranks`; its figures are those of the one that took the
+    most, and `of_ranks` holds each that was measured or predicted. Its time is the longest, its rate that of all.
     `peers` holds the steady peak that each other predictor expects, in bytes, on a prediction that asked them.
+    `case_id` is a digest of all that was asked for: two records of one id are of one case.
     """
 
     model: str
@@ -124,6 +142,9 @@ class Record:
     new_tokens: int | None = None
     micro_batch: int | None = None
     seed: int = 0
+    input_shape: str | None = None
+    sharding: str | None = None
+    ranks: int | None = None
     parameters: int | None = None
     peak_allocated_bytes: int | None = None
     cold_peak_allocated_bytes: int | None = None
@@ -156,9 +177,16 @@ class Record:
     smallest_budget_bytes: int | None = None
     modules: tuple[ModuleRow, ...] = ()
     timeline: tuple[TimelinePoint, ...] = ()
+    of_ranks: tuple[RankRow, ...] = ()
     peers: dict[str, int | None] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     duration_seconds: float | None = None
+    case_id: str | None = None
+
+    @property
+    def input_text(self) -> str:
+        """How long a sequence of tokens is, or the shape of a sample."""
+        return f"seq {self.seq}" if self.input_shape is None else f"input {self.input_shape}"
 
     @property
     def host_total_bytes(self) -> int | None:
@@ -177,7 +205,7 @@ class Record:
         for name in ("model", "config", "mode", "dtype", "batch", "seq", "status", "provenance"):
             if name not in known:
                 raise UsageError(f"a record lacks the field '{name}'")
-        rows = {name: listed(name, known.pop(name, [])) for name in ("modules", "timeline", "notes")}
+        rows = {name: listed(name, known.pop(name, [])) for name in ("modules", "timeline", "of_ranks", "notes")}
         ledger, proof = known.pop("ledger", None), known.pop("proof", None)
         check_values(cls, known)
         return cls(
@@ -191,6 +219,7 @@ class Record:
             timeline=tuple(
                 TimelinePoint(phase=str(row["phase"]), ledger=_ledger(row["ledger"])) for row in rows["timeline"]
             ),
+            of_ranks=tuple(_rank(row) for row in rows["of_ranks"]),
             notes=tuple(str(note) for note in rows["notes"]),
         )
 
@@ -230,7 +259,7 @@ class RunFile:
             "command": self.command,
             "environment": dataclasses.asdict(self.environment),
         }
-        records = ",\n".join("{\n" + _fields(_compact(record), "  ") + "\n }" for record in self.records)
+        records = ",\n".join("{\n" + _fields(plain(record), "  ") + "\n }" for record in self.records)
         return "{\n" + _fields(head, " ") + ',\n "records": [' + records + "]\n}\n"
 
 
@@ -311,9 +340,11 @@ def _fields(values: dict[str, Any], indent: str) -> str:
     return ",\n".join(f"{indent}{json.dumps(name)}: {json.dumps(v, allow_nan=False)}" for name, v in values.items())
 
 
-def _compact(record: Record) -> dict[str, Any]:
+def plain(record: Record) -> dict[str, Any]:
     """A record as plain values; the many small ledgers of modules and timeline leave out the parts that are zero."""
     values = dataclasses.asdict(record)
+    if record.case_id is None:
+        del values["case_id"]
     for name in ("modules", "timeline"):
         for row in values[name]:
             row["ledger"] = {part: size for part, size in row["ledger"].items() if size}
@@ -330,7 +361,7 @@ def _ledger(values: dict[str, Any], *, whole: bool = False) -> Ledger:
     """A ledger from parsed JSON; only a whole one must name the parts that are zero."""
     if not isinstance(values, dict):
         raise UsageError("a ledger is not a JSON object")
-    if whole and (missing := [name for name in LEDGER_FIELDS if name not in values]):
+    if whole and (missing := [one for one in LEDGER_FIELDS if one not in (*values, *LATER_PARTS)]):
         raise UsageError(f"the ledger of a record lacks the part '{missing[0]}'")
     unknown = sorted(set(values) - set(LEDGER_FIELDS))
     if unknown:
@@ -342,6 +373,13 @@ def _ledger(values: dict[str, Any], *, whole: bool = False) -> Ledger:
         if isinstance(part, bool) or not isinstance(part, int) or not least <= part <= LARGEST_NUMBER:
             raise UsageError(f"'{name}' of a ledger is {part!r:.60}: it must be a whole number of bytes")
     return Ledger(**parts)
+
+
+def _rank(values: dict[str, Any]) -> RankRow:
+    known = known_fields(RankRow, values)
+    ledger = known.pop("ledger", None)
+    check_values(RankRow, known)
+    return RankRow(**known, ledger=None if ledger is None else _ledger(ledger, whole=True))
 
 
 def _proof(values: dict[str, Any]) -> Proof:

@@ -7,6 +7,8 @@ itself with `scope`.
 import contextlib
 from collections.abc import Callable, Iterator
 
+COMMUNICATION = "(communication)"  # what collectives send from and receive into
+
 _stack: list[str] = []
 _listeners: list[Callable[[str], None]] = []
 

@@ -22,6 +22,12 @@ class Int4Parameter(StoredParameter):
     """4-bit steps of a scale a group, as `int4_unpack` takes them; it takes no gradient, and is never trained."""
 
 
+def held(tensor: Tensor) -> Tensor:
+    """What this rank holds of a tensor that lies on several; of any other all."""
+    local: Tensor = getattr(tensor, "_local_tensor", tensor)
+    return local
+
+
 def stored(parameter: Tensor) -> tuple[Tensor, ...]:
     """The tensors that hold a parameter's values: as a rule, itself."""
     return parameter.stored if isinstance(parameter, StoredParameter) else (parameter,)

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from muse_bench import scopes
 from muse_bench.predict.allocator import AllocatorConfig, CachingAllocator
 from muse_bench.predict.block_pool import Block
 from muse_bench.predict.driver import DriverAddresses
+from muse_bench.predict.streams import Streams
 from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, TimelinePoint
 
 TIMELINE_POINTS = 240
@@ -26,12 +28,13 @@ class Op(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An allocation (`is_alloc`) or the end of one, during the operation with index `op`."""
+    """An allocation (`is_alloc`) or the end of one, during the operation with index `op`, on a stream."""
 
     is_alloc: bool
     key: int
     size_bytes: int
     op: int
+    stream: int = 0
 
 
 class Label(NamedTuple):
@@ -85,23 +88,23 @@ def profile(
     Raises: OutOfMemory (from the allocator) when the trace does not fit capacity_bytes.
     """
     driver = DriverAddresses(trace.segments)
-    allocator = CachingAllocator(
-        config, capacity_bytes=capacity_bytes, segment_address=driver.take, segment_removed=driver.give_back
+    streams = Streams(
+        lambda: CachingAllocator(
+            config, capacity_bytes=capacity_bytes, segment_address=driver.take, segment_removed=driver.give_back
+        )
     )
     sizes: dict[int, int] = {}
-    blocks = {}
     levels: list[int] = []
     starts = [bisect.bisect_left(trace.events, op, key=lambda event: event.op) for op in trace.steps]
     reserved_from = starts[0] if starts else 0
     for index, event in enumerate(trace.events):
         if index == reserved_from:
-            allocator.reset_peaks()
+            streams.reset_peak()
         if event.is_alloc:
-            block = blocks[event.key] = allocator.malloc(event.size_bytes)
-            sizes[index] = block.size_bytes
+            sizes[index] = streams.malloc(event.key, event.size_bytes, event.stream)
         else:
-            allocator.free(blocks.pop(event.key))
-        levels.append(allocator.allocated_bytes)
+            streams.free(event.key)
+        levels.append(streams.allocated_bytes)
     if not levels:
         empty = Ledger()
         return Profile(0, 0, 0, empty, (), ())
@@ -116,7 +119,7 @@ def profile(
     return Profile(
         cold_peak_allocated_bytes=levels[cold],
         steady_peak_allocated_bytes=levels[peak],
-        peak_reserved_bytes=allocator.peak_reserved_bytes,
+        peak_reserved_bytes=streams.peak_reserved_bytes,
         ledger=_sum(live),
         modules=_by_module(live, trace.places),
         timeline=_timeline(trace, sizes, categories, span, peak),
@@ -164,8 +167,8 @@ def _argmax(levels: list[int], begin: int, end: int) -> int:
 def _categories(trace: Trace) -> dict[int, Label]:
     """The category and module of every allocation, by the index of its event.
 
-    Unlabelled memory that a forward pass leaves alive when its backward begins is saved for backward; all else
-    that a step allocates is temporary; what was there before the first step is unattributed.
+    Unlabelled memory of collectives is communication; other that a forward pass leaves alive when its backward begins
+    is saved for backward; all else that a step allocates is temporary; what was there before is unattributed.
     """
     backward_starts = [
         op for op in range(1, len(trace.ops)) if trace.ops[op].phase == "backward" != trace.ops[op - 1].phase
@@ -178,6 +181,8 @@ def _categories(trace: Trace) -> dict[int, Label]:
         op = trace.ops[event.op]
         if (label := trace.labels.get(event.key)) is not None:
             found[index] = label
+        elif op.module == scopes.COMMUNICATION:
+            found[index] = Label("communication", op.module)
         elif op.phase == "build":
             found[index] = Label("unattributed", op.module)
         else:

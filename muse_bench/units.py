@@ -1,6 +1,7 @@
 """Bytes to text and back, in one place. Numbers are stored as integers of bytes."""
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 
 from muse_bench.errors import UsageError
@@ -43,6 +44,21 @@ def format_count(count: int) -> str:
                 f"{count // size}{unit}" if size == 1 or count >= 100 * size else f"{count * 10 // size / 10:g}{unit}"
             )
     return str(count)
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    """The sizes of a tensor as `parse_shape` reads them."""
+    return "x".join(map(str, shape))
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Text such as '3x224x224' as the sizes of a tensor.
+
+    Raises: UsageError when the text is not whole numbers above zero with an x between.
+    """
+    if re.fullmatch(r"[1-9]\d{0,12}(x[1-9]\d{0,12})*", text.lower(), re.ASCII) is None:
+        raise UsageError(f"'{text}' is not a shape: write the sizes of one sample, such as 3x224x224")
+    return tuple(map(int, text.lower().split("x")))
 
 
 def parse_bytes(text: str) -> int:

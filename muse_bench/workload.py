@@ -4,7 +4,6 @@ Measuring and predicting run this same code, on a CUDA device or on `meta`, so n
 """
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,25 +11,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from muse_bench.autocast import forward_autocast
 from muse_bench.capture import GraphedStep
 from muse_bench.config import HUGGING_FACE, SETUP, TRAINING_MODES, Case
 from muse_bench.errors import DtypesDiffer
-from muse_bench.layers.head import plain_loss
 from muse_bench.layers.mixer import State, state_bytes
 from muse_bench.layers.quantised import quantise_linears
 from muse_bench.models.external import build_external, build_setup, models_of
 from muse_bench.models.hugging_face import build_hugging_face, own_vocabulary
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.optim import build_optimizer
+from muse_bench.outputs import class_loss, output_of, token_loss
 from muse_bench.step import Step
 from muse_bench.streaming.memory import HostRoom
 from muse_bench.streaming.traffic import Traffic, counted
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+LARGEST_CLASS = 1 << 31
 Run = Callable[["Workload"], None]
 Build = Callable[[Case, torch.device], "Workload"]
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(slots=True)
@@ -38,7 +40,8 @@ class Workload:
     """What one case runs. `step()` leaves nothing alive but the model, its gradients when the protocol keeps
     them, and the optimizer's state.
 
-    `ids` and `targets`: (batch, seq) int64 on the device; a step of someone's own has `others` instead, and no ids.
+    `x` and `targets`: ids and targets, (batch, seq) int64 on the device; with an input shape samples (batch, *shape) in
+    the model's dtype and targets (batch,) int64. A step of someone's own has `others` instead, and an empty x.
     `tokens_per_step` counts tokens read, or generated, where that is known.
     `state_per_sequence_bytes` is what decoding keeps of each sequence, known from the first step on. `traffic` is what
     crossed the link between host and device in the last step, `new_token_bytes` what went to the device for each token
@@ -48,7 +51,7 @@ class Workload:
     case: Case
     model: nn.Module
     optimizer: torch.optim.Optimizer | None
-    ids: Tensor
+    x: Tensor
     targets: Tensor | None
     tokens_per_step: int | None
     _run: Run = field(repr=False)
@@ -56,6 +59,7 @@ class Workload:
     traffic: Traffic | None = None
     new_token_bytes: int | None = None
     others: tuple[Tensor, ...] = ()
+    loss: Loss = field(default_factory=lambda: token_loss, repr=False)
     _updates: bool = field(default=False, repr=False)
     _graphed: GraphedStep | None = field(default=None, repr=False)
 
@@ -68,7 +72,7 @@ class Workload:
             self.traffic = crossed  # a replayed graph counts nothing
 
     def _launch(self) -> None:
-        if self.case.execution == "eager" or not self.ids.is_cuda:
+        if self.case.execution == "eager" or not self.x.is_cuda:
             self._run(self)
             return
         if self._graphed is None:
@@ -97,7 +101,7 @@ class Workload:
     @property
     def inputs(self) -> list[Tensor]:
         """The tensors of the batch."""
-        return [tensor for tensor in (self.ids, self.targets, *self.others) if tensor is not None]
+        return [tensor for tensor in (self.x, self.targets, *self.others) if tensor is not None]
 
     def host_bytes(self) -> dict[str, int] | None:
         """What the steps so far have kept in pinned host memory, in bytes by part; None for a user's own model."""
@@ -120,7 +124,10 @@ def build_workload(
     torch.manual_seed(case.seed)
     if case.has_own_step:
         return _own_workload(case, device, _build_setup(case, device))
-    if model is None:
+    loss: Loss = token_loss if case.input_shape is None else class_loss
+    if case.sharding is not None:
+        model, loss = _build_sharded(case, device, loss, say)
+    elif model is None:
         model = _build_model(case, device, say)
     vocab_size = own_vocabulary(model) if case.config is None else None
     vocab_size = vocab_size or case.vocab_size
@@ -128,10 +135,23 @@ def build_workload(
     model.train(training)
     name = case.optimizer if case.mode == "train" else "none"
     optimizer = build_optimizer(name, model.parameters(), vocab_size)
+    if case.sharding == "tensor" and optimizer is not None:
+        optimizer.param_groups[0].update(foreach=False, fused=False)  # no such kernel takes whole tensors and parts
+    if case.input_shape is not None:
+        x, targets = _random_samples(case, model, device)
+        return Workload(case, model, optimizer, x, targets, None, STEPS[case.mode], loss=loss)
     ids = torch.randint(vocab_size, (case.batch, case.seq), device=device)
     targets = torch.randint(vocab_size, (case.batch, case.seq), device=device) if case.mode == "train" else None
     tokens = case.batch * (case.new_tokens if case.mode == "decode" else case.seq)
-    return Workload(case, model, optimizer, ids, targets, tokens, STEPS[case.mode])
+    return Workload(case, model, optimizer, ids, targets, tokens, STEPS[case.mode], loss=loss)
+
+
+def _random_samples(case: Case, model: nn.Module, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Normal samples in the dtype of the model's first weights, and in training a random number for each."""
+    assert case.input_shape is not None  # whoever asks has looked
+    kinds = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    samples = torch.randn(case.batch, *case.input_shape, dtype=next(kinds, DTYPES[case.dtype]), device=device)
+    return samples, torch.randint(LARGEST_CLASS, (case.batch,), device=device) if case.mode == "train" else None
 
 
 def _update_in_backward(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -165,9 +185,9 @@ def _build_setup(case: Case, device: torch.device) -> Step:
 
 def _own_workload(case: Case, device: torch.device, own: Step) -> Workload:
     model = own.model if isinstance(own.model, nn.Module) else nn.ModuleList(models_of(own))
-    no_ids = torch.empty(0, dtype=torch.int64, device=device)
+    nothing = torch.empty(0, dtype=torch.int64, device=device)
     return Workload(
-        case, model, own.optimizer, no_ids, None, None, _run=lambda _: _drop(own.step()), others=tuple(own.inputs)
+        case, model, own.optimizer, nothing, None, None, _run=lambda _: _drop(own.step()), others=tuple(own.inputs)
     )
 
 
@@ -183,6 +203,19 @@ def _build_model(case: Case, device: torch.device, say: Callable[[str], None]) -
     if case.config.int8_inference and case.mode not in TRAINING_MODES:
         model = quantise_linears(model)
     return model
+
+
+def _build_sharded(case: Case, device: torch.device, loss: Loss, say: Callable[[str], None]) -> tuple[nn.Module, Loss]:
+    """This rank's part of the model, and the loss to train it by. It is built where nobody counts its memory."""
+    from muse_bench.sharding.shard import shard
+
+    host = torch.device("meta" if device.type == "meta" else "cpu")
+    with _disable_current_modes():
+        model = _build_model(case, host, say)
+    loss = shard(model, case, device, loss)
+    if case.sharding != "tensor":  # each rank has a batch of its own
+        torch.manual_seed(case.seed + torch.distributed.get_rank())
+    return model, loss
 
 
 def _build_foreign(case: Case) -> nn.Module:
@@ -208,10 +241,10 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 def _train(work: Workload) -> None:
     assert work.targets is not None
-    pairs = list(zip(_micro(work, work.ids), _micro(work, work.targets), strict=True))
-    for ids, targets in pairs:
-        loss = work_loss(work, ids, targets)
-        (loss if len(pairs) == 1 else loss * (len(ids) / work.case.batch)).backward()
+    pairs = list(zip(_micro(work, work.x), _micro(work, work.targets), strict=True))
+    for x, targets in pairs:
+        loss = work_loss(work, x, targets)
+        (loss if len(pairs) == 1 else loss * (len(x) / work.case.batch)).backward()
         del loss
     if work.optimizer is not None and work.case.update == "after":
         work.optimizer.step()
@@ -220,18 +253,18 @@ def _train(work: Workload) -> None:
 
 def _forward_backward(work: Workload) -> None:
     """The reports' protocol, in which the output stays alive during backward, as it did in their loop."""
-    for ids in _micro(work, work.ids):
+    for x in _micro(work, work.x):
         with _autocast(work):
-            output = logits_of(work.model(ids))
+            output = output_of(work.model(x))
         output.sum().backward()
         del output
 
 
 @torch.no_grad()
 def _inference(work: Workload) -> None:
-    # The logits of every micro-batch are the step's result: all of them stay alive until it ends.
+    # The outputs of every micro-batch are the step's result: all of them stay alive until it ends.
     with _autocast(work):
-        _ = [_prompt_logits(work, ids) for ids in _micro(work, work.ids)]
+        _ = [_result(work, x) for x in _micro(work, work.x)]
 
 
 @torch.no_grad()
@@ -251,7 +284,7 @@ def _read_prompt(work: Workload) -> tuple[Tensor, list[State]]:
     assert isinstance(work.model, LanguageModel)
     states = work.model.new_states(work.case.batch, work.case.seq + work.case.new_tokens)
     work.state_per_sequence_bytes = sum(map(state_bytes, states)) // work.case.batch
-    return work.model.read_prompt(work.ids, states).argmax(-1), states
+    return work.model.read_prompt(work.x, states).argmax(-1), states
 
 
 STEPS: dict[str, Run] = {
@@ -266,7 +299,7 @@ STEPS: dict[str, Run] = {
 def _autocast(work: Workload) -> Iterator[None]:
     """Inside, the case's autocast is on. Raises: DtypesDiffer where a kernel does not take what it makes of things."""
     name, dtype = work.case.autocast, work.case.dtype
-    with forward_autocast(work.ids.device, None if name is None else DTYPES[name]):
+    with forward_autocast(work.x.device, None if name is None else DTYPES[name]):
         try:
             yield
         except ValueError as error:
@@ -283,32 +316,19 @@ def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:
     return parts
 
 
-def work_loss(work: Workload, ids: Tensor, targets: Tensor) -> Tensor:
+def work_loss(work: Workload, x: Tensor, targets: Tensor) -> Tensor:
     """The mean cross-entropy of the workload's model, under its autocast."""
     with _autocast(work):
-        return token_loss(work.model, ids, targets)
+        return work.loss(work.model, x, targets)
 
 
-def token_loss(model: nn.Module, ids: Tensor, targets: Tensor) -> Tensor:
-    """The mean cross-entropy of the targets (batch, seq), by whichever way the model offers."""
-    if isinstance(model, LanguageModel):
-        return model.loss(ids, targets)
-    if "labels" in inspect.signature(model.forward).parameters:  # as the models of transformers do
-        loss: Tensor = model(input_ids=ids, labels=targets).loss
-        return loss
-    return plain_loss(logits_of(model(ids)), targets)
-
-
-def _prompt_logits(work: Workload, ids: Tensor) -> Tensor:
+def _result(work: Workload, x: Tensor) -> Any:
+    """The logits of a prompt; of samples whatever the model returns."""
     last_only = work.case.logits == "last"
     if isinstance(work.model, LanguageModel):
-        logits: Tensor = work.model(ids, last_only=last_only)
-        return logits
-    logits = logits_of(work.model(ids))
+        return work.model(x, last_only=last_only)
+    returned = work.model(x)
+    if work.case.input_shape is not None:
+        return returned
+    logits = output_of(returned)
     return logits[:, -1:].clone() if last_only else logits
-
-
-def logits_of(output: Any) -> Tensor:
-    """The logits in what a model returns: a tensor, or an object with `.logits`."""
-    logits: Tensor = output if isinstance(output, Tensor) else output.logits
-    return logits

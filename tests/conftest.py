@@ -61,8 +61,11 @@ def _machine() -> str:
     import torch
     import triton
 
+    from muse_bench.execution.runner import source_commit
+
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU, Triton's interpreter"
-    return f"{gpu}; torch {torch.__version__}, Triton {triton.__version__}, Python {platform.python_version()}"
+    software = f"torch {torch.__version__}, Triton {triton.__version__}, Python {platform.python_version()}"
+    return f"{gpu}; commit {source_commit() or 'unknown'}, {software}"
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: Any, argname: str) -> str | None:

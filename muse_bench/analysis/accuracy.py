@@ -86,12 +86,15 @@ def case_key(record: Record) -> tuple[object, ...]:
         record.dtype,
         record.batch,
         record.seq,
+        record.input_shape,
         record.optimizer,
         record.autocast,
         record.workspace_setting,
         record.logits,
         record.new_tokens,
         record.micro_batch,
+        record.sharding,
+        record.ranks,
     )
 
 

@@ -11,7 +11,10 @@ from typing import Any
 from muse_bench.errors import UsageError
 from muse_bench.record import Record
 
-PROTOCOL = ("provenance", "gpu", "mode", "batch", "seq", "logits", "workspace_setting")
+PROTOCOL = (
+    *("provenance", "gpu", "mode", "batch", "seq", "input_shape", "logits", "workspace_setting"),
+    *("sharding", "ranks"),
+)
 SIZES = ("vocab_size", "d_model", "n_layers")
 USUAL_BASELINES = ("baseline", "encoder")
 NOTE = "no reduction against"

@@ -12,7 +12,10 @@ from muse_bench.record import LEDGER_FIELDS, Ledger, Record, RunFile
 Figure = int | float | None
 
 # What a command asks for by itself; the rest of what makes a case is the preset's, which a change of code may alter.
-ASKED = ("model", "mode", "batch", "seq", "autocast", "logits", "new_tokens", "workspace_setting")
+ASKED = (
+    *("model", "mode", "batch", "seq", "input_shape", "autocast", "logits", "new_tokens", "workspace_setting"),
+    *("sharding", "ranks"),
+)
 SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "max_seq_len")
 CHOSEN = ("dtype", "optimizer", "micro_batch", "update", "execution")
 
@@ -189,7 +192,7 @@ def _by_case(records: Iterable[Record]) -> dict[tuple[tuple[str, Any], ...], Rec
         case = tuple(settings(record).items())
         if case in found:
             raise UsageError(
-                f"'{record.model}' ({record.mode}, batch {record.batch}, seq {record.seq}) is there twice: keep one"
+                f"'{record.model}' ({record.mode}, batch {record.batch}, {record.input_text}) is there twice: keep one"
             )
         found[case] = record
     return found

@@ -8,7 +8,8 @@ import pandas as pd
 
 from muse_bench.record import LEDGER_FIELDS, Proof, Record
 
-NESTED = ("config", "ledger", "modules", "timeline", "peers")
+NESTED = ("config", "ledger", "modules", "timeline", "of_ranks", "peers")
+NOT_SHOWN = ("case_id",)
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -40,7 +41,7 @@ def _flatten(record: Record) -> dict[str, Any]:
             flat |= {f"peer_{name.replace('-', '_')}_bytes": answer for name, answer in value.items()}
         elif field.name == "notes":
             flat["notes"] = "; ".join(value) or None
-        elif field.name not in NESTED:
+        elif field.name not in (*NESTED, *NOT_SHOWN):
             flat[field.name] = value
     return flat
 

@@ -25,9 +25,10 @@ class HostBudget:
         note = (
             f"{NOTE} {format_bytes(needed)} needed, {format_bytes(self.size_bytes)} {self._whose()}{self._room(record)}"
         )
+        earlier = tuple(text for text in record.notes if not text.startswith(NOTE))
         if not self.asked:
-            return dataclasses.replace(record, notes=(*record.notes, note))
-        notes = (text for text in record.notes if not text.startswith(VERDICT))
+            return dataclasses.replace(record, notes=(*earlier, note))
+        notes = (text for text in earlier if not text.startswith(VERDICT))
         return dataclasses.replace(record, verdict="FAIL", notes=(*notes, note, f"{VERDICT} FAIL: {note}"))
 
     def _whose(self) -> str:

@@ -74,7 +74,7 @@ def mem_tracker_bytes(work: Workload, device: torch.device) -> int:
     mode = FakeTensorMode()
     faked = _faked(work, mode, device)
     tracker = MemTracker()
-    owned = (faked.model, faked.optimizer, faked.ids, faked.targets)
+    owned = (faked.model, faked.optimizer, faked.x, faked.targets)
     tracker.track_external(*(one for one in owned if one is not None))
 
     def allow_another_call(module: nn.Module, _: Any) -> None:
@@ -161,7 +161,7 @@ def _faked(work: Workload, mode: FakeTensorMode, device: torch.device, dtype: to
         if group.get("foreach", False) is None and not group.get("fused"):
             group["foreach"] = True  # what an optimizer chooses by itself on CUDA, and not on the CPU
     targets = None if work.targets is None else fake(work.targets)
-    return dataclasses.replace(work, optimizer=optimizer, ids=fake(work.ids), targets=targets)
+    return dataclasses.replace(work, optimizer=optimizer, x=fake(work.x), targets=targets)
 
 
 def _one_line(error: BaseException) -> str:

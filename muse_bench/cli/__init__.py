@@ -28,6 +28,7 @@ from muse_bench.cli.predict import predict
 from muse_bench.cli.quality import quality
 from muse_bench.cli.ranks import ranks
 from muse_bench.cli.report import report
+from muse_bench.cli.signals import stopping
 from muse_bench.cli.sweep import sweep
 from muse_bench.cli.usage import describe
 from muse_bench.cli.verify_8gb import verify_8gb
@@ -74,7 +75,7 @@ def root(
 
     \b
     Exit codes: 0 fine or PASS, 1 FAIL, 2 wrong usage, 3 INCONCLUSIVE,
-    4 a case ran out of memory or crashed, 130 interrupted.
+    4 a case ran out of memory or crashed, 130 interrupted, 143 terminated.
     """
     if version:
         typer.echo(f"muse-bench {muse_bench.__version__}")
@@ -91,7 +92,8 @@ def main() -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows '?' for it
     try:
-        return int(app(prog_name="muse-bench", standalone_mode=False))
+        with stopping():
+            return int(app(prog_name="muse-bench", standalone_mode=False))
     except MuseBenchError as error:
         console.complain(f"error: {error}")
         return error.exit_code

@@ -46,9 +46,9 @@ def accuracy(
         raise UsageError("no case is both measured and predicted for the same GPU in these files")
     sheets = accuracy_sheets(runs)
     if output is not None:
-        write_whole(output, _page(runs, sheets) if output.suffix == html.SUFFIX else render_markdown(*sheets))
-    if charts.charts is not None:
-        charts.write(_pictures(runs))
+        draw = _page if output.suffix == html.SUFFIX else _document
+        write_whole(output, draw(runs, sheets))
+    charts.draw(_pictures, runs)
     console.stdout().print(render_terminal(*sheets))
     return ExitCode.OK
 
@@ -59,12 +59,20 @@ def _pictures(runs: Sequence[RunFile]) -> Sequence[Picture]:
     return charts.pictures(runs)
 
 
+def _document(runs: Sequence[RunFile], sheets: Sequence[Sheet]) -> str:
+    return render_markdown(*sheets, command=_commands(runs))
+
+
+def _commands(runs: Sequence[RunFile]) -> str | None:
+    """What made the records."""
+    return join_commands(run.command for run in runs)
+
+
 def _page(runs: Sequence[RunFile], sheets: Sequence[Sheet]) -> str:
-    command = join_commands(run.command for run in runs)
     environments = [run.environment for run in runs]
     facts = [
         ("figures", "measured and predicted"),
         ("GPU", ", ".join(dict.fromkeys(filter(None, (one.gpu for one in environments))))),
         ("software", "; ".join(dict.fromkeys(map(words.software, runs)))),
     ]
-    return html.render_sheets(sheets[0].title, facts, sheets, _pictures(runs), command)
+    return html.render_sheets(sheets[0].title, facts, sheets, _pictures(runs), _commands(runs))

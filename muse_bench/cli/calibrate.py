@@ -2,15 +2,16 @@
 
 import contextlib
 import dataclasses
-import shlex
-import sys
+import functools
 from collections.abc import Generator, Sequence
 from typing import Annotated, Literal
 
 import typer
 
 from muse_bench.calibration.cases import PARTS, build_case
-from muse_bench.cli.cases import check_timeout
+from muse_bench.cli import console
+from muse_bench.cli.cases import check_run
+from muse_bench.cli.journaled import among, begin, open_journal, run_file, run_one
 from muse_bench.cli.options import RUNNING, RunOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.progress import ProgressBar
@@ -21,6 +22,7 @@ from muse_bench.execution.at_hand import AT_HAND, choose_gpu, gpu_at_hand
 from muse_bench.execution.blank import blank_record
 from muse_bench.execution.peers import PeerWorker
 from muse_bench.execution.runner import Progress, Runner
+from muse_bench.journal import RESUME, Journal
 from muse_bench.measure.nvml_device import UnavailableError
 from muse_bench.predict.gpus import Gpu
 from muse_bench.record import Provenance, Record, RunFile
@@ -34,7 +36,7 @@ NO_GPU = (
     "and --predict-only --gpu NAME predicts the matrix"
 )
 TABLES: Format[RunFile] = Format(
-    "markdown", ".md", sections=False, render=lambda run: render_markdown(*accuracy_sheets([run]))
+    "markdown", ".md", sections=False, render=lambda run: render_markdown(*accuracy_sheets([run]), command=run.command)
 )
 
 
@@ -74,17 +76,22 @@ def calibrate(
     """
     if options.gpu is not None and not predict_only:
         raise UsageError(f"--gpu {options.gpu} asks for predictions alone: add --predict-only, or leave it out")
-    check_timeout(options)
+    check_run(options)
+    if options.devices is not None:
+        raise UsageError("--devices is not for calibrate: each case is measured and predicted in turn; leave it out")
     cases = _chosen(part, only)
     gpu = choose_gpu(options.gpu or AT_HAND) if predict_only else _gpu_to_measure()
     outputs = Outputs(options.output or (), (formats()["json"], TABLES))
-    run = keep_runs(
-        _runs(cases, gpu, options.timeout, predict_only=predict_only, peers=peers),
-        outputs,
-        lambda run: render_terminal(*accuracy_sheets([run])),
-        total=len(cases),
-        finished=lambda run: sum(record.provenance == "predicted" for record in run.records),
-    )
+    with open_journal(outputs, options) as journal:
+        run = keep_runs(
+            _runs(cases, gpu, options, journal, predict_only=predict_only, peers=peers),
+            outputs,
+            lambda run: render_terminal(*accuracy_sheets([run])),
+            total=len(cases),
+            finished=lambda run: sum(record.provenance == "predicted" for record in run.records),
+            again=RESUME,
+        )
+        journal.end()
     return ExitCode.OK if all(record.status == "ok" for record in run.records) else ExitCode.CASE_FAILED
 
 
@@ -113,49 +120,51 @@ def _gpu_to_measure() -> Gpu:
 
 
 def _runs(
-    cases: Sequence[Case], gpu: Gpu, timeout: float | None, *, predict_only: bool, peers: bool
+    cases: Sequence[Case], gpu: Gpu, options: RunOptions, journal: Journal, *, predict_only: bool, peers: bool
 ) -> Generator[RunFile]:
     """The run so far, after each case; the other predictors' answers come when every case is done."""
-    command = shlex.join(["muse-bench", *sys.argv[1:]])
     records: list[Record] = []
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(len(cases) * (1 + peers)))
         runners: dict[Provenance, Runner] = {}
+        start = functools.partial(
+            Runner,
+            explain=False,
+            timeout_seconds=options.timeout,
+            retries=options.retries,
+            waits=options.wait,
+            on_notice=console.complain,
+            on_progress=bar.phase,
+        )
         if not predict_only:
-            measurer = Runner(
-                "auto", explain=False, preload=("transformers",), timeout_seconds=timeout, on_progress=bar.phase
-            )
+            measurer = start("auto", preload=("transformers",))
             runners["measured"] = stack.enter_context(measurer)
             if measurer.backend != "cuda":
                 raise UsageError(NO_GPU)
-        predictor = Runner("predict", gpu=gpu.name, explain=False, timeout_seconds=timeout, on_progress=bar.phase)
-        runners["predicted"] = stack.enter_context(predictor)
-
-        def run_file() -> RunFile:
-            environment = next(iter(runners.values())).environment
-            return RunFile(environment=environment, records=tuple(records), command=command)
-
+        runners["predicted"] = stack.enter_context(start("predict", gpu=gpu.name))
+        first = next(iter(runners.values()))
+        begin(journal, first, among(cases))
         for case in cases:
-            records += [_record(runner, case, provenance, gpu) for provenance, runner in runners.items()]
+            records += [_record(runner, case, provenance, gpu, journal) for provenance, runner in runners.items()]
             bar.finished()
-            yield run_file()
+            yield run_file(journal, first, records)
         if peers:
-            asker = stack.enter_context(PeerWorker(timeout))
+            asker = stack.enter_context(PeerWorker(options.timeout))
             for index, case in enumerate(cases):
                 place = (index + 1) * len(runners) - 1
 
                 def say(phase: str, index: int = index, case: Case = case) -> None:
                     bar.phase(Progress(index, len(cases), case, phase))
 
-                records[place] = asker.ask(records[place], case, say)
+                if not records[place].peers:  # by the output that the run went on with
+                    records[place] = asker.ask(records[place], case, say)
                 bar.finished()
-                yield run_file()
+                yield run_file(journal, first, records)
 
 
-def _record(runner: Runner, case: Case, provenance: Provenance, gpu: Gpu) -> Record:
+def _record(runner: Runner, case: Case, provenance: Provenance, gpu: Gpu, journal: Journal) -> Record:
     """The case's record; one that the runner refuses is skipped, so that the others still run."""
     try:
-        (record,) = runner.run([case])
+        return run_one(runner, case, journal)
     except UsageError as error:
         return dataclasses.replace(blank_record(case, provenance, gpu.title), status="skipped", reason=str(error))
-    return record

@@ -20,11 +20,13 @@ from muse_bench.errors import UsageError
 from muse_bench.models.presets import Preset
 from muse_bench.models.shapes import choose_shape
 from muse_bench.models.variants import find_model
-from muse_bench.units import parse_bytes, parse_count, parse_percent
+from muse_bench.units import parse_bytes, parse_count, parse_percent, parse_shape
 
 SEEDS = 1 << 63
 # What a setup decides by itself; the other options of a protocol are about how its step is run.
 SET_UP_BY_ITSELF = ("mode", "autocast", "optimizer", "logits", "new_tokens", "micro_batch")
+# What says nothing to a model that reads samples of a shape.
+TOKEN_SIZES, TOKEN_PROTOCOL = ("vocab", "seq", "d_model", "layers", "heads"), ("logits", "new_tokens")
 CHOSEN_SIZES = ("d_model", "layers", "heads")  # by --params
 
 
@@ -56,9 +58,13 @@ def named_model(model: str | None, setup: str | None) -> str:
 
 
 def build_cases(
-    models: Sequence[str], scale: SizeOptions | ScaleOptions, protocol: ProtocolOptions, budget: BudgetOptions
+    models: Sequence[str],
+    scale: SizeOptions | ScaleOptions,
+    protocol: ProtocolOptions,
+    budget: BudgetOptions,
+    input_shape: str | None = None,
 ) -> list[Case]:
-    """One case a model, all under the same protocol and budget.
+    """One case a model, all under the same protocol and budget; with an input shape the models read no tokens.
 
     Raises: UsageError for an unknown model, and for sizes, choices or a budget that are not right.
     """
@@ -70,13 +76,16 @@ def build_cases(
     host_memory = None if budget.host_memory is None else parse_bytes(budget.host_memory)
     if budget.host_folder is not None and not budget.host_folder.is_dir():
         raise UsageError(f"--host-folder {budget.host_folder} is no folder: name one that there is")
+    shape = None if input_shape is None else parse_shape(input_shape)
     cases = []
     for model in models:
+        if shape is not None:
+            _check_reads_no_tokens(model, scale, protocol)
         if model.startswith(SETUP):
-            _refuse(model, scale, tuple(field.name for field in dataclasses.fields(scale)), "a step")
-            _refuse(model, protocol, SET_UP_BY_ITSELF, "a step")
+            _refuse(model, scale, tuple(field.name for field in dataclasses.fields(scale)), "a step of its own")
+            _refuse(model, protocol, SET_UP_BY_ITSELF, "a step of its own")
         if model.startswith(HUGGING_FACE):
-            _refuse(model, scale, ("vocab", *CHOSEN_SIZES), "a config")
+            _refuse(model, scale, ("vocab", *CHOSEN_SIZES), "a config of its own")
         preset = None if ":" in model else find_model(model)
         if preset is None and mode == "decode":
             raise UsageError(f"'{model}' cannot decode: only presets keep the state that decoding needs")
@@ -90,8 +99,9 @@ def build_cases(
                 mode=mode,
                 dtype=protocol.dtype or (preset.dtype if preset else "fp32"),
                 batch=sizes.batch,
-                seq=1 if model.startswith(SETUP) else sizes.seq,
+                seq=1 if model.startswith(SETUP) or shape is not None else sizes.seq,
                 vocab_size=sizes.vocab,
+                input_shape=shape,
                 parameters_asked=parameters,
                 autocast=protocol.autocast,
                 optimizer=optimizer,
@@ -125,18 +135,30 @@ def _execution(preset: Preset | None, mode: Mode, optimizer: Optimizer) -> Execu
     return "eager" if mode == "train" and optimizer not in CAPTURED_OPTIMIZERS else preset.execution
 
 
-def check_timeout(options: RunOptions) -> None:
-    """Raises: UsageError when the time limit is not a number of seconds above zero."""
+def check_run(options: RunOptions) -> None:
+    """Raises: UsageError for a time limit that is not above zero, and for retries below zero."""
+    if options.retries < 0:
+        raise UsageError(f"--retries {options.retries} is no number of times: give 0 or more")
     if options.timeout is not None and not 0 < options.timeout < math.inf:
         raise UsageError(f"--timeout {options.timeout:g} is not a time: give seconds, more than 0")
 
 
+def _check_reads_no_tokens(model: str, scale: SizeOptions | ScaleOptions, protocol: ProtocolOptions) -> None:
+    """Raises: UsageError for a model that cannot do with samples of a shape, and for options that are about tokens."""
+    if model.startswith(SETUP):
+        raise UsageError(f"'{model}' has a batch of its own: leave out --input-shape")
+    if ":" not in model or model.startswith(HUGGING_FACE):
+        raise UsageError(f"'{model}' reads tokens: --input-shape is for file.py:factory or package.module:factory")
+    _refuse(model, scale, TOKEN_SIZES, "an --input-shape")
+    _refuse(model, protocol, TOKEN_PROTOCOL, "an --input-shape")
+
+
 def _refuse(model: str, options: SizeOptions | ScaleOptions | ProtocolOptions, names: Sequence[str], own: str) -> None:
-    """Raises: UsageError for an option that is given and that the model would not look at, with `own` of its own."""
+    """Raises: UsageError for an option that is given and that the model would not look at, with `own` in its place."""
     given = [name for name in names if getattr(options, name) != getattr(type(options), name)]
     if given:
         wrong = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"'{model}' has {own} of its own, which {wrong} would not change: leave it out")
+        raise UsageError(f"'{model}' has {own}, which {wrong} would not change: leave it out")
 
 
 def _split_scale(scale: ScaleOptions) -> tuple[SizeOptions, int | None]:

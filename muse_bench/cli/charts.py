@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -16,6 +16,7 @@ from muse_bench.report.charts.picture import Picture
 
 FORMATS = ("svg", "png")
 Draws = Callable[[RunFile], Sequence[Picture]]
+Drawn = TypeVar("Drawn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,11 @@ class ChartOptions:
         except OSError as error:
             raise UsageError(f"{self.charts}: cannot be written: {error.strerror or error}") from error
         check_writable(self.charts / f"bars.{self.chart_format}")
+
+    def draw(self, pictures: Callable[[Drawn], Sequence[Picture]], *runs: Drawn) -> None:
+        """Draws and writes the charts of each run, where they are asked for: altair is slow to import."""
+        if self.charts is not None:
+            self.write(*map(pictures, runs))
 
     def write(self, *groups: Iterable[Picture]) -> None:
         """Writes every chart, each file whole or not at all; those of a second group are in a folder `2`."""

@@ -11,8 +11,9 @@ from muse_bench.analysis.limits import DEFAULT, WHATS, judge_cases, parse_limit
 from muse_bench.cli import console
 from muse_bench.cli.options import OUTPUT
 from muse_bench.cli.outputs import Outputs, check_writable
+from muse_bench.cli.saved import read_cases
 from muse_bench.errors import ExitCode, UsageError
-from muse_bench.record import RunFile, read_run_file, write_whole
+from muse_bench.record import RunFile, write_whole
 from muse_bench.report import Format
 from muse_bench.report.gate import (
     Gate,
@@ -130,18 +131,6 @@ def _save(run: RunFile, records: Path, against: Path) -> ExitCode:
     write_whole(against, run.to_json())
     typer.echo(f"{against} is the baseline now: {cases_text(len(run.records))} of {records}")
     return ExitCode.OK
-
-
-def read_cases(path: Path) -> RunFile:
-    """The records of a file. Raises: UsageError, with its name, when there are none or a case is there twice."""
-    run = read_run_file(path)
-    if not run.records:
-        raise UsageError(f"{path}: holds no records")
-    try:
-        match(run.records, ())
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-    return run
 
 
 def _others(text: str | None) -> list[str]:

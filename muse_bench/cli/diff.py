@@ -10,11 +10,11 @@ import typer
 from muse_bench.analysis.difference import foreign, match, match_altered
 from muse_bench.cli import console
 from muse_bench.cli.cases import split_models
-from muse_bench.cli.check import read_cases
 from muse_bench.cli.commits import parse_commits, predict_commit
 from muse_bench.cli.options import MODEL, OUTPUT, RUNNING, ProtocolOptions, ScaleOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.run import case_status
+from muse_bench.cli.saved import read_cases
 from muse_bench.errors import UsageError
 from muse_bench.record import RunFile
 from muse_bench.report import Format

@@ -50,7 +50,7 @@ def train_missing(models: Sequence[str], tokens: str) -> tuple[QualityRun, ...]:
     training = TrainingOptions(tokens=tokens, lrs=RATES, seeds=SEEDS, tf32=True, graphs=True)
     plan = build_plan(ReferenceSizes(), text, training, ",".join(models))
     outputs = Outputs([TRAINED], quality_formats(models[0]))
-    return (train(plan, text, outputs, [TRAINED], models[0], None),)
+    return (train(plan, text, outputs, [TRAINED], models[0], training),)
 
 
 def _kind(path: Path) -> str | None:

@@ -3,8 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import shlex
-import sys
 from collections.abc import Generator, Sequence
 from typing import Annotated
 
@@ -12,8 +10,11 @@ import typer
 
 from muse_bench.analysis.edge_search import Search
 from muse_bench.analysis.frontier import Budget, Check, Edge, Frontier
+from muse_bench.cli import console
 from muse_bench.cli.axes import Axis, axis_of, parse_vary
-from muse_bench.cli.cases import build_cases, check_timeout, split_models
+from muse_bench.cli.cases import build_cases, check_run, split_models
+from muse_bench.cli.charts import ChartOptions
+from muse_bench.cli.journaled import begin, open_journal, run_file, run_one
 from muse_bench.cli.options import (
     DEFAULT_MODELS,
     MODEL,
@@ -31,8 +32,10 @@ from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.execution.at_hand import AT_HAND
 from muse_bench.execution.runner import Runner
+from muse_bench.journal import RESUME, Journal
 from muse_bench.record import Record, RunFile
 from muse_bench.report import Format, formats, html
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.frontier import sheets
 from muse_bench.report.sheet import render_markdown, render_terminal
 from muse_bench.units import MIB, parse_bytes, parse_percent
@@ -44,6 +47,7 @@ def frontier(
     sizes: SizeOptions,
     protocol: ProtocolOptions,
     options: RunOptions,
+    charts: ChartOptions,
     models: Models = DEFAULT_MODELS,
     vary: Annotated[
         str, typer.Option(metavar="A,B", help="What grows: batch, seq, layers, width, params.", rich_help_panel=MODEL)
@@ -88,7 +92,10 @@ def frontier(
     """
     if check and options.gpu is not None:
         raise UsageError(f"--check measures on the GPU here, and --gpu {options.gpu} names one: leave one of them out")
-    check_timeout(options)
+    check_run(options)
+    if options.devices is not None:
+        raise UsageError("--devices is not for frontier: its next case depends on the last; leave it out")
+    charts.check()
     limits = _parse_budgets(budgets, headroom, host_memory)
     budget = BudgetOptions(budget=str(limits[-1].budget_bytes), headroom=headroom, host_memory=host_memory)
     lines = [
@@ -98,22 +105,33 @@ def frontier(
     ]
     found: Found = {}
 
+    def pictures(_: RunFile) -> Sequence[Picture]:
+        from muse_bench.report.charts import frontier as drawing  # altair is slow to import
+
+        return drawing.pictures([*found.values()])
+
     def page(run: RunFile) -> str:
         drawn = sheets(run, [*found.values()])
-        return html.render_sheets("What fits", html.origin(run.environment), drawn, (), run.command)
+        return html.render_sheets("What fits", html.origin(run.environment), drawn, pictures(run), run.command)
 
     ours: tuple[Format[RunFile], ...] = (
-        Format("markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]))),
+        Format(
+            "markdown", ".md", True, lambda run: render_markdown(*sheets(run, [*found.values()]), command=run.command)
+        ),
         Format("html", html.SUFFIX, False, page, html.check),
     )
     outputs = Outputs(options.output or (), [*({**formats(), **{one.name: one for one in ours}}).values()])
-    keep_runs(
-        _runs(found, lines, limits, options, check),
-        outputs,
-        lambda run: render_terminal(*sheets(run, [*found.values()])),
-        total=len(lines) * len(limits),
-        finished=lambda _: len(_edges_in(found)),
-    )
+    with open_journal(outputs, options) as journal:
+        run = keep_runs(
+            _runs(found, lines, limits, options, check, journal),
+            outputs,
+            lambda run: render_terminal(*sheets(run, [*found.values()])),
+            total=len(lines) * len(limits),
+            finished=lambda _: len(_edges_in(found)),
+            again=RESUME,
+        )
+        journal.end()
+    charts.draw(pictures, run)
     return _status(found)
 
 
@@ -158,10 +176,10 @@ def _parse_budgets(text: str, headroom: str, host_memory: str | None) -> list[Bu
 
 
 def _runs(
-    found: Found, lines: Sequence[Line], budgets: Sequence[Budget], options: RunOptions, check: bool
+    found: Found, lines: Sequence[Line], budgets: Sequence[Budget], options: RunOptions, check: bool, journal: Journal
 ) -> Generator[RunFile]:
     """The records so far, after each edge; `found` holds the frontiers that they belong to."""
-    command = shlex.join(["muse-bench", *sys.argv[1:]])
+    models = {line.model for line in lines}
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(len(lines) * len(budgets)))
         start = functools.partial(
@@ -169,15 +187,20 @@ def _runs(
             workspace=lines[0].protocol.workspace,
             explain=False,
             timeout_seconds=options.timeout,
+            retries=options.retries,
+            waits=options.wait,
+            on_notice=console.complain,
             on_progress=lambda progress: bar.say(f"{_name(progress.case)}: {progress.phase}"),
         )
         measuring = stack.enter_context(start("auto")) if check else None
         if measuring is not None and measuring.backend != "cuda":
             raise UsageError(NO_GPU)
         predicting = stack.enter_context(start("predict", gpu=AT_HAND if check else options.gpu))
+        here = measuring or predicting
+        begin(journal, here, lambda record: record.model in models)
         for line in lines:
             search = Search(
-                functools.partial(_run, predicting, line),
+                functools.partial(_run, predicting, journal, line),
                 start=line.axis.start,
                 largest=line.axis.largest,
                 leap=line.axis.leap,
@@ -187,22 +210,21 @@ def _runs(
             )
             for budget in budgets:
                 edge = search.edge(budget)
-                checks = (_check(edge, line, measuring),) if measuring is not None and edge.count else ()
+                checks = (_check(edge, line, measuring, journal),) if measuring is not None and edge.count else ()
                 found[line] = found.get(line, line.nothing_found()).grown(edge, *checks)
                 bar.finished()
                 records = tuple(record for frontier in found.values() for record in frontier.records())
-                yield RunFile(environment=(measuring or predicting).environment, records=records, command=command)
+                yield run_file(journal, here, records)
 
 
-def _run(runner: Runner, line: Line, count: int) -> Record:
-    (record,) = runner.run([line.case(count)])
-    return record
+def _run(runner: Runner, journal: Journal, line: Line, count: int) -> Record:
+    return run_one(runner, line.case(count), journal)
 
 
-def _check(edge: Edge, line: Line, runner: Runner) -> Check:
+def _check(edge: Edge, line: Line, runner: Runner, journal: Journal) -> Check:
     """Measures at the edge, and at the next count that is predicted not to fit."""
-    at_edge = edge.budget.judge(_run(runner, line, edge.count))
-    beyond = None if edge.beyond is None else edge.budget.judge(_run(runner, line, edge.beyond))
+    at_edge = edge.budget.judge(_run(runner, journal, line, edge.count))
+    beyond = None if edge.beyond is None else edge.budget.judge(_run(runner, journal, line, edge.beyond))
     return Check(edge=edge, at_edge=at_edge, beyond=beyond)
 
 

@@ -12,23 +12,32 @@ from typing import Annotated
 import typer
 
 from muse_bench.cli import console
-from muse_bench.cli.options import RUNNING, Output
+from muse_bench.cli.charts import ChartOptions
+from muse_bench.cli.options import RUNNING, Output, Wait
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.progress import ProgressBar
 from muse_bench.cli.run import keep_runs
 from muse_bench.errors import ExitCode, UsageError
+from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.kernel_bench import benchmarks
 from muse_bench.kernel_bench.benchmark import OURS
 from muse_bench.kernel_bench.record import KernelRun, read_kernel_file
 from muse_bench.kernel_bench.runner import KernelRunner, Planned
 from muse_bench.report import Format, html
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.kernels import kernel_sheets, render_csv
 from muse_bench.report.sheet import render_markdown, render_terminal
 
 
 def _page(run: KernelRun) -> str:
     facts = html.origin(run.environment)
-    return html.render_sheets("Speed and memory of the kernels", facts, kernel_sheets(run), (), run.command)
+    return html.render_sheets("Speed and memory of the kernels", facts, kernel_sheets(run), _pictures(run), run.command)
+
+
+def _pictures(run: KernelRun) -> Sequence[Picture]:
+    from muse_bench.report.charts import kernels as charts  # altair is slow to import
+
+    return charts.pictures(run)
 
 
 FORMATS: tuple[Format[KernelRun], ...] = (
@@ -40,6 +49,7 @@ FORMATS: tuple[Format[KernelRun], ...] = (
 
 
 def kernels(
+    charts: ChartOptions,
     only: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="The cases with TEXT in 'KERNEL CASE'.", rich_help_panel=RUNNING),
@@ -55,6 +65,7 @@ def kernels(
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", help="Stop an implementation after this.", rich_help_panel=RUNNING)
     ] = 300.0,
+    wait: Wait = False,
     saved: Annotated[
         list[Path] | None,
         typer.Option("--from", metavar="FILE", help="Show saved runs; measure nothing. Repeatable."),
@@ -73,27 +84,31 @@ def kernels(
       muse-bench kernels --only rms_norm
       muse-bench kernels --from kernels.json
     """
+    charts.check()
     outputs = Outputs(output or (), FORMATS)
     if saved:
         if only is not None or slow or tiny:
             raise UsageError("--from shows saved runs as they are: leave out --only, --slow and --tiny")
-        return _show([read_kernel_file(path) for path in saved], outputs)
+        return _show([read_kernel_file(path) for path in saved], outputs, charts)
     if not 0 < timeout < math.inf:
         raise UsageError(f"--timeout {timeout:g} is not a time: give seconds, more than 0")
     plan = _chosen(only, tiny)
     run = keep_runs(
-        _runs(plan, slow, timeout),
+        _runs(plan, slow, timeout, wait),
         outputs,
         lambda run: render_terminal(*kernel_sheets(run)),
         total=len(plan),
         finished=lambda run: _complete(plan, run),
+        save=outputs.save,
     )
+    charts.draw(_pictures, run)
     ours = [row for row in run.rows if row.contender == OURS]
     return ExitCode.OK if all(row.status == "ok" for row in ours) else ExitCode.CASE_FAILED
 
 
-def _show(runs: Sequence[KernelRun], outputs: Outputs[KernelRun]) -> int:
+def _show(runs: Sequence[KernelRun], outputs: Outputs[KernelRun], charts: ChartOptions) -> int:
     outputs.write(*runs)
+    charts.draw(_pictures, *runs)
     for run in runs:
         console.stdout().print(render_terminal(*kernel_sheets(run)))
     return ExitCode.OK
@@ -123,11 +138,12 @@ def _complete(plan: Sequence[Planned], run: KernelRun) -> int:
     return sum(rows[one.kernel, one.sizes.label] == len(one.contenders) for one in plan)
 
 
-def _runs(plan: Sequence[Planned], slow: bool, timeout: float) -> Generator[KernelRun]:
+def _runs(plan: Sequence[Planned], slow: bool, timeout: float, wait: bool) -> Generator[KernelRun]:
     """The run so far, after each implementation."""
     command = shlex.join(["muse-bench", *sys.argv[1:]])
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(ProgressBar(len(plan)))
+        stack.enter_context(taken_gpu(None, waits=wait, say=console.complain))
         runner = stack.enter_context(
             KernelRunner(timeout_seconds=timeout, slow=slow, say=bar.say, case_finished=bar.finished)
         )

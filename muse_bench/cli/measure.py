@@ -5,20 +5,24 @@ from typing import Annotated
 
 import typer
 
+from muse_bench.analysis.sharding import reduced
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases, named_model
 from muse_bench.cli.options import (
     OUTPUT,
     Backend,
     BudgetOptions,
+    InputShape,
     ModelOrSetup,
     ProtocolOptions,
     RunOptions,
     ScaleOptions,
     Setup,
+    ShardingOptions,
 )
 from muse_bench.cli.run import case_status, run_cases
-from muse_bench.report.single import single
+from muse_bench.cli.sharding import follows, sharded, show_first
+from muse_bench.errors import ExitCode
 
 
 def measure(
@@ -26,8 +30,10 @@ def measure(
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
+    sharding: ShardingOptions,
     model: ModelOrSetup = None,
     setup: Setup = None,
+    input_shape: InputShape = None,
     snapshot: Annotated[
         Path | None,
         typer.Option(
@@ -47,17 +53,20 @@ def measure(
       muse-bench measure ultra --batch 4
       muse-bench measure my_model.py:build --vocab 32000 --dtype bf16 --output ultra.json
       muse-bench measure hf:gpt2 --seq 1024
+      muse-bench measure vision.py:build --input-shape 3x224x224 --batch 32
       muse-bench measure --setup train.py:set_up
       muse-bench measure muse --output muse.html --snapshot muse.pickle
     """
-    cases = build_cases([named_model(model, setup)], scale, protocol, budget)
+    if follows():
+        return ExitCode.OK
+    cases = sharded(build_cases([named_model(model, setup)], scale, protocol, budget, input_shape), sharding)
     return case_status(
         run_cases(
             cases,
             backend,
             options,
-            finish=lambda records: tuple(map(judge, records)),
-            show=single,
+            finish=lambda records: tuple(map(judge, reduced(records))),
+            show=show_first,
             snapshot=snapshot,
         )
     )

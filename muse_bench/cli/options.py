@@ -17,6 +17,7 @@ from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace, choices
 DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate,muse"
 DEFAULT_MODE: Mode = "train"
 MODEL, PROTOCOL, RUNNING, OUTPUT = "Model", "Protocol", "Where and how it runs", "Output"
+SHARDING = "Several GPUs"
 
 ModelOrSetup = Annotated[
     str | None,
@@ -34,6 +35,16 @@ Setup = Annotated[
         metavar="FILE.PY:FUNCTION",
         help="In place of a model, a function that takes a device and returns a muse_bench.Step: its own model, "
         "optimizer, batch and step.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AxBxC",
+        help="The shape of one sample, such as 3x224x224, for a factory's model that reads no tokens: random samples, "
+        "and in training random classes for its scores (batch, classes).",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -75,6 +86,11 @@ Output = Annotated[
     ),
 ]
 
+
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Wait while another run measures on the GPU, not end.", rich_help_panel=RUNNING),
+]
 
 Vocab = Annotated[int, typer.Option(metavar="N", help="Words in the vocabulary.", rich_help_panel=MODEL)]
 DModel = Annotated[int, typer.Option(metavar="N", help="Width of the model.", rich_help_panel=MODEL)]
@@ -251,6 +267,45 @@ class ProofOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShardingOptions:
+    """Whether a case runs on several GPUs at once, and how it is shared out among them."""
+
+    fsdp: Annotated[
+        bool,
+        typer.Option(
+            "--fsdp",
+            help="Share weights, gradients and optimizer state out among GPUs by FSDP2, and compare with one GPU.",
+            rich_help_panel=SHARDING,
+        ),
+    ] = False
+    tensor_parallel: Annotated[
+        bool,
+        typer.Option(
+            "--tensor-parallel",
+            help="Cut matrices by DTensor as the model's plan says, and compare with one GPU.",
+            rich_help_panel=SHARDING,
+        ),
+    ] = False
+    replicas: Annotated[
+        bool,
+        typer.Option(
+            "--replicas",
+            help="A whole model on each GPU, gradients averaged (DistributedDataParallel), and compare with one GPU.",
+            rich_help_panel=SHARDING,
+        ),
+    ] = False
+    ranks: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="How many GPUs, a process each.",
+            show_default="those of torchrun, else 2",
+            rich_help_panel=SHARDING,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Where cases run, for how long, and where their records go."""
 
@@ -268,4 +323,28 @@ class RunOptions:
         float | None,
         typer.Option(metavar="SECONDS", help="Stop a case that takes longer.", rich_help_panel=RUNNING),
     ] = None
+    retries: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Run a case that crashed or took too long again, up to N times.", rich_help_panel=RUNNING
+        ),
+    ] = 0
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|0,1",
+            help="Measure on these CUDA GPUs side by side, all of one model. Times share the host.",
+            show_default="the first",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
+    wait: Wait = False
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a run that broke off: its finished cases lie beside the .json output.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False
     output: Output = None

@@ -1,4 +1,4 @@
-"""The files of `--output`: checked before anything runs, written whole, JSON again after every case."""
+"""The files of `--output`: checked before anything runs, and written whole."""
 
 import os
 import tempfile
@@ -24,6 +24,11 @@ class Outputs(Generic[Run]):
         for path, known_format in self._files:
             known_format.check()
             check_writable(path)
+
+    @property
+    def records(self) -> Path | None:
+        """The first record file; None when there is none."""
+        return next((path for path, known in self._files if known.name == "json"), None)
 
     def save(self, run: Run) -> None:
         """Writes the record files alone, so that finished cases are on disk whatever comes next."""

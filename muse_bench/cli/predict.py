@@ -1,10 +1,24 @@
 """`muse-bench predict`: one model in full, for a GPU that need not be here."""
 
+from collections.abc import Sequence
+
+from muse_bench.analysis.sharding import reduced
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases, named_model
-from muse_bench.cli.options import BudgetOptions, ModelOrSetup, ProtocolOptions, RunOptions, ScaleOptions, Setup
+from muse_bench.cli.options import (
+    BudgetOptions,
+    InputShape,
+    ModelOrSetup,
+    ProtocolOptions,
+    RunOptions,
+    ScaleOptions,
+    Setup,
+    ShardingOptions,
+)
 from muse_bench.cli.run import case_status, run_cases
-from muse_bench.report.single import single
+from muse_bench.cli.sharding import follows, sharded, show_first
+from muse_bench.errors import ExitCode
+from muse_bench.record import Record
 
 
 def predict(
@@ -12,8 +26,10 @@ def predict(
     protocol: ProtocolOptions,
     budget: BudgetOptions,
     options: RunOptions,
+    sharding: ShardingOptions,
     model: ModelOrSetup = None,
     setup: Setup = None,
+    input_shape: InputShape = None,
 ) -> int:
     """Predict one model on a named GPU, with no GPU here: the same report as measure.
 
@@ -23,9 +39,14 @@ def predict(
       muse-bench predict muse --params 7b --seq 1024 --gpu rtx-4060
       muse-bench predict my_package.models:build --mode inference --batch 8
       muse-bench predict hf:./my-model --seq 1024 --dtype bf16
+      muse-bench predict vision.py:build --input-shape 3x224x224 --batch 32 --gpu rtx-4060
       muse-bench predict --setup train.py:set_up --gpu rtx-3080
     """
-    cases = build_cases([named_model(model, setup)], scale, protocol, budget)
-    return case_status(
-        run_cases(cases, "predict", options, finish=lambda records: tuple(map(judge, records)), show=single)
-    )
+    if follows():
+        return ExitCode.OK
+    cases = sharded(build_cases([named_model(model, setup)], scale, protocol, budget, input_shape), sharding)
+
+    def finish(records: Sequence[Record]) -> tuple[Record, ...]:
+        return tuple(map(judge, reduced(records)))
+
+    return case_status(run_cases(cases, "predict", options, finish=finish, show=show_first))

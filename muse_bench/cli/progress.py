@@ -24,6 +24,7 @@ class ProgressBar:
             transient=True,
             disable=not screen.is_terminal,
         )
+        self._doing: dict[str | None, str] = {}  # by device, of several
         self._task = self._bar.add_task("starting", total=total)
 
     def __enter__(self) -> Self:
@@ -36,8 +37,9 @@ class ProgressBar:
         self._bar.stop()
 
     def phase(self, progress: CaseProgress) -> None:
-        """Shows what the case at work is doing."""
-        self.say(f"{progress.case.model}: {progress.phase}")
+        """Shows what the cases at work are doing."""
+        self._doing[progress.device] = f"{progress.case.model}: {progress.phase}"
+        self.say("; ".join(self._doing.values()))
 
     def say(self, text: str) -> None:
         """Shows a line of text."""

@@ -11,6 +11,7 @@ import typer
 
 from muse_bench.analysis.comparison import choose_baseline
 from muse_bench.cli import console
+from muse_bench.cli.charts import ChartOptions
 from muse_bench.cli.options import DEFAULT_MODELS, Baseline, Models, Output
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.progress import ProgressBar
@@ -18,12 +19,14 @@ from muse_bench.cli.run import keep_runs
 from muse_bench.cli.training import ReferenceSizes, TextOptions, TrainingOptions, build_plan
 from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
+from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.quality.corpus import Corpus, Document, Say, build_corpus
 from muse_bench.quality.record import CorpusFacts, QualityRun, TokenizerFacts, merged, read_quality_file
 from muse_bench.quality.runner import Plan, QualityRunner
 from muse_bench.quality.sources import PYTHON, hub_dataset, installed_python, text_files
 from muse_bench.quality.tokens import TokenFiles, cache_folder, check_vocabulary, prepare_tokens
 from muse_bench.report import Format, html
+from muse_bench.report.charts.picture import Picture
 from muse_bench.report.quality import quality_sheets, render_csv
 from muse_bench.report.sheet import render_markdown, render_terminal
 from muse_bench.units import parse_bytes
@@ -35,6 +38,7 @@ def quality(
     sizes: ReferenceSizes,
     text: TextOptions,
     training: TrainingOptions,
+    charts: ChartOptions,
     models: Models = DEFAULT_MODELS,
     baseline: Baseline = None,
     saved: Annotated[
@@ -58,12 +62,14 @@ def quality(
       muse-bench quality --text book.txt --vocab 2000 --tokens 1M
       muse-bench quality --from quality.json
     """
+    charts.check()
     outputs = Outputs(output or (), quality_formats(baseline))
     if saved:
-        return _show(merged([_read(path) for path in saved]), outputs, baseline)
+        return _show(merged([_read(path) for path in saved]), outputs, baseline, charts)
     plan = build_plan(sizes, text, training, models)
     choose_baseline([case.model for case in plan.cases], baseline)
-    run = train(plan, text, outputs, output or (), baseline, training.timeout)
+    run = train(plan, text, outputs, output or (), baseline, training)
+    charts.draw(_pictures, run)
     return ExitCode.CASE_FAILED if any(row.status in FAILED for row in run.rows) else ExitCode.OK
 
 
@@ -73,16 +79,18 @@ def train(
     outputs: Outputs[QualityRun],
     paths: Sequence[Path],
     baseline: str | None,
-    timeout: float | None,
+    training: TrainingOptions,
 ) -> QualityRun:
     """Trains what the plan asks and the first .json output does not hold yet; saves each run, and shows all."""
     check_vocabulary(plan.cases[0].vocab_size)
     return keep_runs(
-        _runs(plan, text, parse_bytes(text.max_text), timeout, _earlier(paths)),
+        _runs(plan, text, parse_bytes(text.max_text), training, _earlier(paths)),
         outputs,
         lambda run: render_terminal(*quality_sheets(run, _known(run, baseline))),
         total=plan.total,
         finished=lambda run: len(run.rows),
+        save=outputs.save,
+        again="",
     )
 
 
@@ -90,8 +98,8 @@ def quality_formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
     """How trainings are written, beside this baseline."""
 
     def page(run: QualityRun) -> str:
-        found = quality_sheets(run, _known(run, baseline))
-        return html.render_sheets("Quality after equal tokens", html.origin(run.environment), found, (), run.command)
+        found, facts = quality_sheets(run, _known(run, baseline)), html.origin(run.environment)
+        return html.render_sheets("Quality after equal tokens", facts, found, _pictures(run), run.command)
 
     return (
         Format("json", ".json", False, lambda run: run.to_json()),
@@ -106,6 +114,12 @@ def quality_formats(baseline: str | None) -> tuple[Format[QualityRun], ...]:
     )
 
 
+def _pictures(run: QualityRun) -> Sequence[Picture]:
+    from muse_bench.report.charts import quality as charts  # altair is slow to import
+
+    return charts.pictures(run)
+
+
 def _known(run: QualityRun, baseline: str | None) -> str | None:
     """The wanted baseline, unless the run broke off before it had a row."""
     return baseline if any(row.model == baseline for row in run.rows) else None
@@ -118,10 +132,11 @@ def _read(path: Path) -> QualityRun:
     return run
 
 
-def _show(runs: Sequence[QualityRun], outputs: Outputs[QualityRun], baseline: str | None) -> int:
+def _show(runs: Sequence[QualityRun], outputs: Outputs[QualityRun], baseline: str | None, charts: ChartOptions) -> int:
     for run in runs:
         choose_baseline([row.model for row in run.rows], baseline)
     outputs.write(*runs)
+    charts.draw(_pictures, *runs)
     for run in runs:
         console.stdout().print(render_terminal(*quality_sheets(run, baseline)))
     return ExitCode.OK
@@ -139,7 +154,7 @@ def _earlier(paths: Sequence[Path]) -> QualityRun | None:
 
 
 def _runs(
-    plan: Plan, text: TextOptions, max_bytes: int, timeout: float | None, earlier: QualityRun | None
+    plan: Plan, text: TextOptions, max_bytes: int, training: TrainingOptions, earlier: QualityRun | None
 ) -> Generator[QualityRun]:
     """The run so far, after each training run."""
     command = shlex.join(["muse-bench", *sys.argv[1:]])
@@ -149,11 +164,12 @@ def _runs(
         corpus = _corpus(text, max_bytes, bar.say)
         files = prepare_tokens(corpus, case.vocab_size, plan.tokens + 2 * case.seq, cache_folder(), bar.say)
         _check_enough(files, case)
+        stack.enter_context(taken_gpu(None, waits=training.wait, say=console.complain))
         runner = stack.enter_context(
             QualityRunner(
                 work=cache_folder() / "unfinished",
                 earlier=() if earlier is None else earlier.rows,
-                timeout_seconds=timeout,
+                timeout_seconds=training.timeout,
                 say=bar.say,
                 run_finished=bar.finished,
             )

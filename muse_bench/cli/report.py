@@ -12,8 +12,9 @@ from muse_bench.cli import console
 from muse_bench.cli.charts import ChartOptions
 from muse_bench.cli.options import OUTPUT, Baseline, Output
 from muse_bench.cli.outputs import Outputs, embedded
+from muse_bench.cli.saved import read_records
 from muse_bench.errors import ExitCode, UsageError
-from muse_bench.record import RunFile, read_run_file, write_whole
+from muse_bench.record import RunFile, write_whole
 from muse_bench.report import document, formats
 from muse_bench.report.single import single
 from muse_bench.report.table import Comparison
@@ -58,7 +59,7 @@ def report(
         formats()[format_name].check()
     pictures.check()
     outputs = Outputs(output or (), formats().values())
-    runs = _merge([_read(path) for path in records])
+    runs = _merge([read_records(path) for path in records])
     if baseline is not None:
         runs = [_compared(run, baseline) for run in runs]
     text = None if format_name == TERMINAL else document(formats()[format_name], runs)
@@ -74,13 +75,6 @@ def report(
     else:
         _show(runs)
     return ExitCode.OK
-
-
-def _read(path: Path) -> RunFile:
-    run = read_run_file(path)
-    if not run.records:
-        raise UsageError(f"{path}: holds no records")
-    return run
 
 
 def _merge(runs: Sequence[RunFile]) -> list[RunFile]:

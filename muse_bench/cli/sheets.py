@@ -14,11 +14,12 @@ from muse_bench.cli.charts import NO_CHARTS, ChartOptions, Draws
 from muse_bench.cli.options import OUTPUT, Backend, RunOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.run import case_status, run_cases
+from muse_bench.cli.saved import read_records
 from muse_bench.config import Case
 from muse_bench.errors import ExitCode, UsageError
 from muse_bench.models.variants import learns_as
 from muse_bench.quality.record import QualityRun, read_quality_file
-from muse_bench.record import Record, RunFile, join_commands, join_environments, read_run_file
+from muse_bench.record import Record, RunFile, join_commands, join_environments
 from muse_bench.report import Format, formats, html
 from muse_bench.report.charts.picture import Picture
 from muse_bench.report.sheet import Sheet, render_markdown, render_terminal
@@ -80,16 +81,11 @@ def show_saved(
     """Shows and writes saved runs as one. Raises: UsageError when one cannot be read, holds nothing or differs."""
     charts.check()
     outputs = Outputs(output or (), sheet_formats(draw, beside, pictures))
-    run = joined([_not_empty(path) for path in paths], paths)
+    run = joined([read_records(path) for path in paths], paths)
     outputs.write(run)
-    _write_charts(charts, pictures, run)
+    charts.draw(pictures, run)
     console.stdout().print(render_terminal(*draw(run)))
     return case_status(run)
-
-
-def _write_charts(charts: ChartOptions, pictures: Draws, run: RunFile) -> None:
-    if charts.charts is not None:  # altair is slow to import
-        charts.write(pictures(run))
 
 
 def joined(runs: Sequence[RunFile], paths: Sequence[Path]) -> RunFile:
@@ -106,13 +102,6 @@ def joined(runs: Sequence[RunFile], paths: Sequence[Path]) -> RunFile:
 
 def _source(run: RunFile) -> tuple[str | None, str | None, set[str]]:
     return run.environment.gpu, run.environment.torch, {record.provenance for record in run.records}
-
-
-def _not_empty(path: Path) -> RunFile:
-    run = read_run_file(path)
-    if not run.records:
-        raise UsageError(f"{path}: holds no records")
-    return run
 
 
 def run_shown(
@@ -139,7 +128,7 @@ def run_shown(
         show=lambda run: render_terminal(*draw(run)),
         written=sheet_formats(draw, pictures=pictures),
     )
-    _write_charts(charts, pictures, run)
+    charts.draw(pictures, run)
     return case_status(run)
 
 

@@ -21,6 +21,7 @@ from muse_bench.cli.options import (
     Seq,
     SizeOptions,
     Vocab,
+    Wait,
 )
 from muse_bench.config import Dtype, choices
 from muse_bench.errors import UsageError
@@ -135,6 +136,7 @@ class TrainingOptions:
         float | None,
         typer.Option(metavar="SECONDS", help="Stop a training run that takes longer.", rich_help_panel=RUNNING),
     ] = None
+    wait: Wait = False
 
 
 def build_plan(sizes: ReferenceSizes, text: TextOptions, training: TrainingOptions, models: str) -> Plan:

@@ -7,6 +7,7 @@ from typing import Any
 from muse_bench.config import Case
 from muse_bench.models.parameters import count_parameters
 from muse_bench.record import Provenance, Record
+from muse_bench.units import format_shape
 
 
 def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
@@ -31,16 +32,20 @@ def blank_record(case: Case, provenance: Provenance, gpu: str | None) -> Record:
         new_tokens=case.new_tokens if case.mode == "decode" else None,
         micro_batch=case.micro_batch,
         seed=case.seed,
+        input_shape=None if case.input_shape is None else format_shape(case.input_shape),
+        sharding=case.sharding,
+        ranks=None if case.sharding is None else case.ranks,
         budget_bytes=case.budget_bytes,
         limit_bytes=case.limit_bytes,
         notes=tuple(_notes(case)),
+        case_id=case.identity,
     )
 
 
 def _config(case: Case) -> dict[str, Any]:
     if case.config is not None:
         return dataclasses.asdict(case.config)
-    return {} if case.has_own_vocabulary else {"vocab_size": case.vocab_size}
+    return {} if case.has_own_vocabulary or case.input_shape is not None else {"vocab_size": case.vocab_size}
 
 
 def _notes(case: Case) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What workers answer, and what the device's sampler saw, filled into a record."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from muse_bench.config import Case
@@ -125,6 +126,13 @@ def what_would_do(predicted: dict[str, Any], case: Case) -> str:
     device = predicted["context_bytes"] + predicted["peak_reserved_bytes"]
     budget = -(-device // int(MIB * (1 - case.headroom)))
     return f"predicted to need {format_bytes(device)} of the device: give --budget {budget}MiB or more"
+
+
+def with_tries(record: Record, reasons: Sequence[str]) -> Record:
+    """Adds how many tries it took, when those before this one crashed."""
+    if not reasons:
+        return record
+    return noted(record, f"took {len(reasons) + 1} tries; before: {'; '.join(dict.fromkeys(reasons))}")
 
 
 def noted(record: Record, note: str) -> Record:

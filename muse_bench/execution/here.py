@@ -48,8 +48,7 @@ def measure_here(case: Case, given: Given, *, casts: bool) -> Record:
     Raises: UsageError where there is no GPU; torch.cuda.OutOfMemoryError when it does not fit.
     """
     device = cuda_device("measure", "predict")
-    gc.collect()
-    torch.cuda.empty_cache()
+    _forget()
     own = isinstance(given, Step)
     allocated, reserved = (0, 0) if own else (torch.cuda.memory_allocated(), torch.cuda.memory_reserved())
     record = blank_record(case, "measured", torch.cuda.get_device_name(device))
@@ -65,6 +64,8 @@ def measure_here(case: Case, given: Given, *, casts: bool) -> Record:
             view = dataclasses.replace(view, process_peak_bytes=view.process_peak_bytes - reserved)
         record = _of_model(with_device(dataclasses.replace(record, **peaks), view), work)
         del work
+        if not own:
+            _forget()  # the history begins with the workspaces that the case takes
         trace = record_case(case, _ignore, lambda case, device: _build(case, given, device, casts), keeps_earlier=own)
     values = dataclasses.asdict(profile(trace, first_steady_step=case.first_steady_step, config=allocator_config()))
     return closed(explained(record, values))
@@ -149,6 +150,13 @@ def _of_model(record: Record, work: Workload) -> Record:
     kinds = [parameter.dtype for parameter in work.model.parameters() if parameter.is_floating_point()]
     dtype = NAMES.get(kinds[0], str(kinds[0]).removeprefix("torch.")) if kinds else record.dtype
     return dataclasses.replace(record, dtype=dtype, parameters=work.parameters)
+
+
+def _forget() -> None:
+    """Gives back what nothing but caches holds: blocks, and the workspaces of cuBLAS that an earlier case took."""
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
 
 
 def _ignore(_: str) -> None:

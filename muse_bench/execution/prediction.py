@@ -15,6 +15,22 @@ from muse_bench.timeline import captured_reserved_bytes, profile
 from muse_bench.workload import Build, Workload, build_workload
 
 
+def predicted_of_ranks(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
+    """The figures of the rank that takes the most, and those of each rank that was traced: the first and the last.
+
+    All others are like the first: what a weight's rows do not divide into is missing at the end.
+    Raises: as `predicted_values`; UsageError where the model offers no plan for tensor parallelism.
+    """
+    from muse_bench.sharding.group import imagined
+
+    found = {}
+    for rank in sorted({0, case.ranks - 1}):
+        with imagined(rank, case.ranks):
+            found[rank], _ = predicted_values(case, lambda phase, rank=rank: say(f"rank {rank}: {phase}"))  # type: ignore[misc]
+    worst = max(found.values(), key=lambda values: int(values["steady_peak_allocated_bytes"]))
+    return {**worst, "of_ranks": found}
+
+
 def predicted_values(
     case: Case, say: Callable[[str], None], *, smallest: bool = False, build: Build = build_workload
 ) -> tuple[dict[str, Any], Workload]:

@@ -108,8 +108,8 @@ class WorkerProcess:
                 os.kill(self._process.pid, getattr(signal, name))
 
     def close(self) -> None:
-        """Ends the process at once, with all that it has started."""
-        self._kill()
+        """Ends the process at once, with all that it has started, and forgets what it said."""
+        self.kill()
         self._process.wait()
         self._reader.join(LOOK_SECONDS)
         for stream in (self._process.stdin, None if self._reader.is_alive() else self._process.stdout):
@@ -117,8 +117,11 @@ class WorkerProcess:
                 with contextlib.suppress(BrokenPipeError):  # a request was still in the pipe when the process ended
                     stream.close()
 
-    def _kill(self) -> None:
-        """Kills the process's group, which has its number for as long as nobody has asked how the process ended."""
+    def kill(self) -> None:
+        """Kills the process and all that it has started, whatever waits for it.
+
+        Their group has the process's number for as long as nobody has asked how that ended.
+        """
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -130,7 +133,7 @@ class WorkerProcess:
         try:
             return cast(dict[str, Any], json.loads(line))
         except ValueError:
-            self._kill()
+            self.kill()
             raise WorkerDied(f"the worker process answered what is no answer: {line.strip():.60}") from None
 
     def _next_line(self, deadline: float | None, allowed: float | None) -> str | None:
@@ -144,7 +147,7 @@ class WorkerProcess:
                 if gone:
                     return None
                 if deadline is not None and time.monotonic() >= deadline:
-                    self._kill()
+                    self.kill()
                     raise WorkerDied(f"timed out after {allowed:g} s") from None
                 gone = self._has_ended()  # once more: its last line may have come since
 
@@ -164,7 +167,7 @@ class WorkerProcess:
         deadline = time.monotonic() + LOOK_SECONDS
         while not self._has_ended() and time.monotonic() < deadline:
             time.sleep(LOOK_SECONDS / 100)
-        self._kill()
+        self.kill()
         status = self._process.wait()
         how = f"killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
         tail = self._stderr.last_line()

@@ -13,7 +13,8 @@ class Request(TypedDict):
     `smallest` asks a prediction for the least memory that does, too. `context_bytes` tells a capped run what to leave
     of the case's limit for the context; without it the run leaves what everything but the allocator holds by then.
     `capped` measures under such a cap; `keeps` has the process keep its model for the next request, if that is for the
-    same one. `snapshot` is the file that an instrumented run writes PyTorch's own snapshot to.
+    same one. `snapshot` is the file that an instrumented run writes PyTorch's own snapshot to. A process of a sharded
+    case is told its `rank`, and the `meeting_point` where the first one listens.
     """
 
     task: Task
@@ -23,6 +24,8 @@ class Request(TypedDict):
     capped: NotRequired[bool]
     keeps: NotRequired[bool]
     snapshot: NotRequired[str]
+    rank: NotRequired[int]
+    meeting_point: NotRequired[str]
 
 
 class Hello(TypedDict):

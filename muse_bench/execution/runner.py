@@ -8,7 +8,7 @@ import collections
 import contextlib
 import dataclasses
 import os
-import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,17 +30,20 @@ from muse_bench.execution.fill import (
     with_cap,
     with_device,
     with_link,
+    with_tries,
 )
+from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
+from muse_bench.execution.ranks import measure_ranks, with_ranks
+from muse_bench.execution.source import source_commit
 from muse_bench.measure.nvml import NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Record
 from muse_bench.units import format_bytes
 
 DEFAULT_GPU = "rtx-4060"
-COMMIT_VARIABLE = "MUSE_BENCH_COMMIT"
 # Processes that import torch while another measures: that takes them longer than most cases run.
 SPARES = max(1, min(4, (os.cpu_count() or 1) // 4))
 
@@ -53,6 +56,7 @@ class Progress:
     total: int
     case: Case
     phase: str
+    device: str | None = None  # of several
 
 
 class Runner:
@@ -63,9 +67,12 @@ class Runner:
     `proves` adds a run under a cap to each measurement; `bisects` adds the smallest budget that does, by running or by
     simulating. `caps` measures under such a cap at once, where weights in host memory take long to fill: cases in a
     row that share such a model share a process, and have no ledger. The instrumented run of a measurement writes
-    PyTorch's own snapshot to the file `snapshot`. Processes that wait for their case import
-    `preload`, and what optimizers import at their first step.
-    Raises: UsageError when 'cuda' is asked for and nothing can be measured here, or the GPU's name is unknown.
+    PyTorch's own snapshot to the file `snapshot`. A case that crashed runs again, up to `retries` times. Processes that
+    wait for their case import `preload`, and what optimizers import at their first step.
+    Measuring holds the GPU, `device` by its uuid or the first that CUDA sees, against other runs; `waits` has it wait
+    for one that has it. `on_notice` is told of that, and of other processes on the GPU.
+    Raises: UsageError when 'cuda' is asked for and nothing can be measured here, another run has the GPU, or its name
+    is unknown.
     """
 
     backend: Literal["cuda", "predict"]
@@ -84,6 +91,10 @@ class Runner:
         preload: Sequence[str] = (),
         snapshot: Path | None = None,
         timeout_seconds: float | None = None,
+        retries: int = 0,
+        device: str | None = None,
+        waits: bool = True,
+        on_notice: Callable[[str], None] = lambda _: None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._asked = backend
@@ -94,6 +105,14 @@ class Runner:
         self._caps = caps
         self._snapshot = snapshot
         self._timeout_seconds = timeout_seconds
+        self._retries = retries
+        self._device = device
+        self._stopping = threading.Lock()
+        self._stopped = False
+        self._busy: WorkerProcess | None = None
+        self._waits = waits
+        self._on_notice = on_notice
+        self._held = contextlib.ExitStack()  # the GPU, while it is measured on
         self._on_progress = on_progress
         setting = WORKSPACE_ENVIRONMENT[workspace]
         self._variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
@@ -101,6 +120,8 @@ class Runner:
             self._variables["CUDA_VISIBLE_DEVICES"] = ""  # predicts the same everywhere, with no context on a GPU
         else:
             self._variables[PRELOAD_VARIABLE] = ",".join(("torch._dynamo", *preload))
+        if device is not None:
+            self._variables["CUDA_VISIBLE_DEVICES"] = device
         self._spares: collections.deque[WorkerProcess] = collections.deque()
         self._shared: WorkerProcess | None = None  # has the model of the case before
 
@@ -120,6 +141,12 @@ class Runner:
         self.environment = Environment(**hello["environment"], commit=source_commit())
         if measures:
             self.environment = dataclasses.replace(self.environment, driver=driver_version())
+            try:
+                here = self._held.enter_context(taken_gpu(self._device, waits=self._waits, say=self._on_notice))
+            except BaseException:
+                self._close_spares()
+                raise
+            self.environment = dataclasses.replace(self.environment, gpu=here.title if here else None)
         else:
             self._gpu = named or find_gpu(DEFAULT_GPU)
             self.environment = dataclasses.replace(
@@ -134,6 +161,18 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._close_spares()
+        self._held.close()
+
+    def start(self) -> None:
+        """Starts the first process, which entering waits for."""
+        self._worker()
+
+    def stop(self) -> None:
+        """Ends, from another thread, what runs now, and has nothing run after it."""
+        with self._stopping:
+            self._stopped = True
+            if self._busy is not None:
+                self._busy.kill()
 
     def run(self, cases: Sequence[Case]) -> Iterator[Record]:
         """One record a case, in order, each as soon as it is there; a case that fails is a record that says so.
@@ -143,18 +182,30 @@ class Runner:
         for index, case in enumerate(cases):
 
             def say(phase: str, index: int = index, case: Case = case) -> None:
-                self._on_progress(Progress(index, len(cases), case, phase))
+                self._on_progress(Progress(index, len(cases), case, phase, self._device))
 
             begun = time.monotonic()
-            say("starting")
-            if self.backend == "cuda" and self._caps and _is_streamed(case):
-                following = cases[index + 1] if index + 1 < len(cases) else None
-                record = self._measure_capped(case, say, keeps=following is not None and following.shares_model(case))
-            elif self.backend == "cuda":
-                record = self._with_proofs(self._measure(case, say), case, say)
-            else:
-                record = self._predict(case, say)
+            record = self._run_until_it_ends(case, cases[index + 1] if index + 1 < len(cases) else None, say)
             yield dataclasses.replace(record, duration_seconds=round(time.monotonic() - begun, 3))
+
+    def _run_until_it_ends(self, case: Case, following: Case | None, say: Callable[[str], None]) -> Record:
+        """The case's record, of the first try that did not crash, or else of the last."""
+        reasons: list[str] = []
+        while True:
+            say("starting")
+            record = self._run_once(case, following, say)
+            if record.status != "crashed" or len(reasons) == self._retries or self._stopped:
+                return with_tries(record, reasons)
+            reasons.append(record.reason or "crashed")
+
+    def _run_once(self, case: Case, following: Case | None, say: Callable[[str], None]) -> Record:
+        if self.backend == "predict":
+            return self._predict(case, say)
+        if case.sharding is not None:
+            return self._measure_sharded(case, say)
+        if self._caps and _is_streamed(case):
+            return self._measure_capped(case, say, keeps=following is not None and following.shares_model(case))
+        return self._with_proofs(self._measure(case, say), case, say)
 
     def _predict(self, case: Case, say: Callable[[str], None]) -> Record:
         case = dataclasses.replace(case, gpu=self._gpu.name)
@@ -172,11 +223,22 @@ class Runner:
         if (failed := failure(record, result)) is not None:
             return failed
         filled = predicted(record, case, result["values"], self._gpu)
+        if case.sharding is not None:
+            filled = with_ranks(filled, result["values"]["of_ranks"])
         return filled if self._explains else dataclasses.replace(filled, modules=(), timeline=())
 
     def _measure(self, case: Case, say: Callable[[str], None]) -> Record:
         record = self._measure_headline(Request(task="peaks", case=case.to_json()), case, say)
         return self._explain(record, case, say) if self._explains and record.status == "ok" else record
+
+    def _measure_sharded(self, case: Case, say: Callable[[str], None]) -> Record:
+        """On the GPU that is held, and on the next ones, which are held as long as the case runs."""
+        with contextlib.ExitStack() as others:
+            for rank in range(1, case.ranks):
+                others.enter_context(taken_gpu(None, index=rank, waits=self._waits, say=self._on_notice))
+            record, facts = measure_ranks(case, self._variables, self._timeout_seconds, say, self.environment.gpu)
+        self.environment = dataclasses.replace(self.environment, **facts)
+        return record
 
     def _measure_capped(self, case: Case, say: Callable[[str], None], *, keeps: bool) -> Record:
         """The run is its own proof, in a process that the next case may share."""
@@ -197,7 +259,7 @@ class Runner:
 
     def _measure_headline(self, request: Request, case: Case, say: Callable[[str], None]) -> Record:
         record = blank_record(case, "measured", self.environment.gpu)
-        with NvmlSampler() as sampler:
+        with NvmlSampler(device_uuid=self._device) as sampler:
 
             def follow(phase: str) -> None:
                 if phase == TIMING:
@@ -246,7 +308,7 @@ class Runner:
     def _attempt(self, case: Case, context_bytes: int | None, say: Callable[[str], None]) -> Attempt:
         """Runs the case under a cap. Raises: Unproven when its process did not get to an end."""
         request = Request(task="prove", case=case.to_json(), context_bytes=context_bytes)
-        with NvmlSampler() as sampler:
+        with NvmlSampler(device_uuid=self._device) as sampler:
             try:
                 result = self._send(request, say, sampler)
             except WorkerDied as error:
@@ -263,12 +325,18 @@ class Runner:
         """Asks the process that was kept, or one that has done nothing yet, and then starts the next one meanwhile."""
         worker, self._shared, keeps = self._shared or self._fresh(), None, False
         try:
+            with self._stopping:
+                if self._stopped:
+                    raise WorkerDied("it was stopped")
+                self._busy = worker
             if sampler is not None:
                 sampler.watch(worker.pid)
             result = worker.ask(request, self._timeout_seconds, say)
             keeps = bool(request.get("keeps")) and result["status"] == "ok"
             return result
         finally:
+            with self._stopping:
+                self._busy = None
             if keeps:
                 self._shared = worker
             else:
@@ -301,15 +369,3 @@ def _request(task: Task, case: Case) -> Request:
 
 def _is_streamed(case: Case) -> bool:
     return case.config is not None and case.config.weights != "device"
-
-
-def source_commit() -> str | None:
-    """The commit of the source tree this runs from, when it is one; MUSE_BENCH_COMMIT names it for a copy."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return os.environ.get(COMMIT_VARIABLE) or None
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5)
-        return found.stdout.strip() or None
-    return None

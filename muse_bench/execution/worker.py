@@ -5,11 +5,13 @@ waits, touching no GPU until its request arrives. What a model prints goes to st
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import importlib
 import json
 import os
 import platform
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -26,6 +28,7 @@ from muse_bench.execution.settings import allocator_config, allocator_setting
 from muse_bench.predict.allocator import OutOfMemory
 from muse_bench.timeline import profile
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 ADVICE = " If reserved but unallocated memory is large"  # how PyTorch goes on when memory is short
 
 Say = Callable[[str], None]
@@ -40,6 +43,7 @@ def main() -> None:
 
 def serve(answer: Answer) -> None:
     """Says what this process can do, then answers a request a line until stdin ends."""
+    end_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _send(answers, Hello(kind="hello", environment=_environment(), cuda_unavailable=_cuda_unavailable()))
@@ -48,6 +52,12 @@ def serve(answer: Answer) -> None:
             importlib.import_module(module)
     for line in sys.stdin:
         _send(answers, _result(answer, json.loads(line), lambda text: _send(answers, Phase(kind="phase", text=text))))
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this process when the runner ends, however that ends; Linux alone can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _result(answer: Answer, request: Any, say: Say) -> Result:
@@ -66,7 +76,18 @@ def _result(answer: Answer, request: Any, say: Say) -> Result:
 
 
 def _answer_case(request: Request, say: Say) -> dict[str, Any]:
-    return TASKS[request["task"]](Case.from_json(request["case"]), say, request)
+    case = Case.from_json(request["case"])
+    with _group(case, request):
+        return TASKS[request["task"]](case, say, request)
+
+
+def _group(case: Case, request: Request) -> contextlib.AbstractContextManager[None]:
+    """That of a sharded case's processes, which `rank` and `meeting_point` are told of."""
+    if "meeting_point" not in request:
+        return contextlib.nullcontext()
+    from muse_bench.sharding.group import Seat, joined
+
+    return joined(Seat(request["rank"], case.ranks, request["meeting_point"]))
 
 
 def _peaks(case: Case, say: Say, request: Request) -> dict[str, Any]:
@@ -90,9 +111,11 @@ def _ledger(case: Case, say: Say, request: Request) -> dict[str, Any]:
 
 
 def _predict(case: Case, say: Say, request: Request) -> dict[str, Any]:
-    from muse_bench.execution.prediction import predicted_values
+    from muse_bench.execution.prediction import predicted_of_ranks, predicted_values
 
     torch.set_num_threads(1)  # what is computed is small: threads would mostly wait for one another, on a busy machine
+    if case.sharding is not None:
+        return predicted_of_ranks(case, say)
     return predicted_values(case, say, smallest=bool(request.get("smallest")))[0]
 
 

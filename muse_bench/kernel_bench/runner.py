@@ -10,7 +10,7 @@ from typing import Any, Self
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.protocol import PRELOAD_VARIABLE
-from muse_bench.execution.runner import source_commit
+from muse_bench.execution.source import source_commit
 from muse_bench.kernel_bench.benchmark import Benchmark, Contender, Sizes
 from muse_bench.kernel_bench.goals import with_goals
 from muse_bench.kernel_bench.record import KernelRow, Rates

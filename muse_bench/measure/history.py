@@ -16,6 +16,7 @@ from torch import Tensor
 from muse_bench.config import Case
 from muse_bench.observe import Observer, observe
 from muse_bench.record import write_whole
+from muse_bench.stored import held
 from muse_bench.timeline import Event, Label, Trace
 from muse_bench.workload import Build, Workload, build_workload
 
@@ -36,6 +37,7 @@ class HistoryObserver(Observer):
         return index
 
     def label(self, tensor: Tensor, label: Label) -> None:
+        tensor = held(tensor)
         if tensor.is_cuda:
             self.sightings.append((len(self.trace.ops) - 1, tensor.untyped_storage().data_ptr(), label))
 
@@ -113,13 +115,14 @@ def trace_of(
     trace = observer.trace
     sightings = collections.deque(observer.sightings)
     live = {address: -number for number, (address, _) in enumerate(earlier, 1)}  # address -> key
+    latest = dict(live)  # also when it is freed already: what was sighted last may be freed before another operation
     trace.events += [Event(True, live[address], size, 0) for address, size in earlier]
 
     def apply_sightings(before: int) -> None:
         while sightings and sightings[0][0] < before:
             _, address, label = sightings.popleft()
-            if address in live:
-                trace.labels[live[address]] = label
+            if address in latest:
+                trace.labels[latest[address]] = label
 
     key = op = 0
     for entry in entries:
@@ -127,12 +130,12 @@ def trace_of(
             trace.segments.append((entry["addr"], entry["size"]))
         if entry["action"] not in ("alloc", "free_completed"):
             continue
-        op = int(entry.get("user_metadata") or op)
+        op = max(op, int(entry.get("user_metadata") or op))  # metadata is of a thread, and backward has another
         apply_sightings(op)
         if entry["action"] == "alloc":
             key += 1
-            live[entry["addr"]] = key
-            trace.events.append(Event(True, key, entry["size"], op))
+            live[entry["addr"]] = latest[entry["addr"]] = key
+            trace.events.append(Event(True, key, entry["size"], op, entry.get("stream", 0)))
         elif (freed := live.pop(entry["addr"], None)) is not None:
             if op >= clearing:
                 trace.labels[freed] = WORKSPACE

@@ -6,9 +6,10 @@ Polling sees less than the true peak, never more.
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from muse_bench.measure.nvml_device import (
     NO_PROCESS_LIST,
@@ -20,6 +21,7 @@ from muse_bench.measure.nvml_device import (
     stop_nvml,
 )
 
+Answer = TypeVar("Answer")
 PATIENCE_SECONDS = 10.0  # a driver that has lost its GPU may not answer at all
 SILENT = f"NVML has not answered for {PATIENCE_SECONDS:g} s"
 NOT_STARTED = "the NVML sampler was not started"
@@ -38,6 +40,13 @@ class OtherProcess(NamedTuple):
     pid: int
     name: str | None
     used_bytes: int | None
+
+
+class DeviceName(NamedTuple):
+    """Which device it is, `GPU-...` or `MIG-...`, and the name of its model."""
+
+    uuid: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,11 +220,20 @@ def device_title(device_index: int = 0) -> str:
 
     Raises: UnavailableError when there is no such device, or NVML cannot say.
     """
-    device = open_device(device_index, None, os.environ)
+    return _ask(device_index, None, Device.title)
+
+
+def device_name(device_index: int = 0, device_uuid: str | None = None) -> DeviceName:
+    """The device's own name and its model's. Raises: UnavailableError as `device_title`."""
+    return _ask(device_index, device_uuid, lambda device: DeviceName(device.uuid(), device.title()))
+
+
+def _ask(index: int, uuid: str | None, question: Callable[[Device], Answer]) -> Answer:
+    device = open_device(index, uuid, os.environ)
     try:
-        return device.title()
+        return question(device)
     except device.failures as error:
-        raise UnavailableError(f"NVML does not name device {device_index}: {error}") from error
+        raise UnavailableError(f"NVML does not name device {uuid or index}: {error}") from error
     finally:
         device.close()
 

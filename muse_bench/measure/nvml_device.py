@@ -45,6 +45,11 @@ class Device:
         name = self._nvml.nvmlDeviceGetName(self._handle)
         return name.decode() if isinstance(name, bytes) else str(name)  # bytes before pynvml 11.5
 
+    def uuid(self) -> str:
+        """What names this device alone. Raises: one of `failures`."""
+        uuid = self._nvml.nvmlDeviceGetUUID(self._handle)
+        return uuid.decode() if isinstance(uuid, bytes) else str(uuid)
+
     def process_name(self, pid: int) -> str | None:
         """The program of a process; None when it is gone or hidden."""
         try:

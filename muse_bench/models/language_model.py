@@ -58,6 +58,14 @@ class LanguageModel(Residence):
         return block
 
     @property
+    def tp_plan(self) -> dict[str, str]:
+        """How tensor parallelism may cut the model: its dense feed-forward parts, with a dense table and head."""
+        plan = {"blocks.*.ffn.0": "colwise", "blocks.*.ffn.2": "rowwise"} if self.config.ffn == "dense" else {}
+        if plan and self.config.embedding == self.config.head == "dense":
+            plan |= {"embedding": "embedding_rowwise", "head.up": "colwise_rep"}
+        return plan
+
+    @property
     def table(self) -> Head:
         """Who turns hidden vectors into logits: the head, or the embedding that it is tied to."""
         return self.embedding if self.head is None else self.head

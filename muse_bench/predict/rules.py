@@ -97,17 +97,19 @@ Temporaries = Callable[[tuple[Any, ...], dict[str, Any], Gpu], list[int]]
 
 
 def _embedding_backward(args: tuple[Any, ...], kwargs: dict[str, Any], gpu: Gpu) -> list[int]:
-    """Above 3,072 ids the kernel sorts them, and sums the gradient's rows by segments of ten equal ids in float32.
+    """A gradient that is not contiguous, such as a sum's, is copied; above 3,072 ids the kernel sorts them, and sums
+    the gradient's rows by segments of ten equal ids in float32.
 
-    Seen on an H200 with 4,096 ids of width 768. Source: embedding_backward_cuda_kernel in
-    aten/src/ATen/native/cuda/EmbeddingBackwardKernel.cu.
+    Seen on an H200 with 4,096 ids of width 768. Source: embedding_dense_backward_cuda in
+    aten/src/ATen/native/cuda/Embedding.cu, embedding_backward_cuda_kernel in EmbeddingBackwardKernel.cu.
     """
     grad, indices, rows = args[0], args[1], args[2]
+    copies = [] if grad.is_contiguous() else [grad.numel() * grad.element_size()]
     count = indices.numel()
     if count <= 3_072:
-        return []
+        return copies
     segments = count // 10 + min(count, rows)
-    return [segments * grad.shape[-1] * 4, segments * 8, *[count * 8] * 5]
+    return [*copies, segments * grad.shape[-1] * 4, segments * 8, *[count * 8] * 5]
 
 
 def _blas_copy(matrix: Tensor) -> int:

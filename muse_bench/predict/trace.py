@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muse_bench import scopes
 from muse_bench.autocast import meta_autocast
 from muse_bench.config import WORKSPACE_ENVIRONMENT, Case
 from muse_bench.errors import DtypesDiffer, HostMemoryShort, UsageError
@@ -17,6 +18,8 @@ from muse_bench.predict import rules, values
 from muse_bench.predict.gpus import Gpu, cublas_workspace_bytes, cublaslt_workspace_bytes, libraries_bytes
 from muse_bench.predict.meta_cache import MetaCache
 from muse_bench.predict.untraceable import explain
+from muse_bench.sharding.streams import current_stream
+from muse_bench.stored import held
 from muse_bench.timeline import Event, Label, Trace
 from muse_bench.workload import DTYPES, Build, Workload, build_workload
 
@@ -43,7 +46,9 @@ class MetaObserver(Observer):
 
     def run_op(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         name = func.overloadpacket.__name__
-        if name in rules.LOOKS_AT_CONTENTS:
+        if name == "copy_" and scopes.current() == scopes.COMMUNICATION and not args[0].is_meta:
+            out = args[0]  # what another rank would send is what this one sent to it
+        elif name in rules.LOOKS_AT_CONTENTS:
             out = values.answer(func, args, kwargs, name)
         else:
             run: Callable[[Any, Any, dict[str, Any]], Any] = rules.RESULTS.get(name, self._cache.run)
@@ -69,6 +74,7 @@ class MetaObserver(Observer):
 
     def label(self, tensor: Tensor, label: Label) -> None:
         """Names the storage of a tensor, if it is one of this run's."""
+        tensor = held(tensor)
         if tensor.device.type == "meta":
             self._track(tensor)
             key = self._live.get(tensor.untyped_storage()._cdata)
@@ -85,13 +91,24 @@ class MetaObserver(Observer):
         key = self._live[identity] = self._alloc(storage.nbytes())
         self._watches[key] = weakref.ref(storage, lambda _: self._died(identity, key))
 
+    def resized(self, tensor: Tensor) -> None:
+        """A storage that is emptied gives its memory back; one that is filled takes some."""
+        identity = tensor.untyped_storage()._cdata
+        if tensor.untyped_storage().nbytes():
+            self._track(tensor)
+        elif identity in self._live:
+            key = self._live[identity]
+            self._watches.pop(key)
+            del self._live[identity]
+            self._free(key)
+
     def _died(self, identity: int, key: int) -> None:
         del self._live[identity], self._watches[key]
         self._free(key)
 
     def _alloc(self, size_bytes: int) -> int:
         key = next(self._keys)
-        self.trace.events.append(Event(True, key, size_bytes, len(self.trace.ops) - 1))
+        self.trace.events.append(Event(True, key, size_bytes, len(self.trace.ops) - 1, current_stream()))
         return key
 
     def _free(self, key: int) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from muse_bench.errors import UsageError
+from muse_bench.outputs import output_of
 from muse_bench.quality.batches import read_ids, windows_at
 from muse_bench.quality.trial import Trial
-from muse_bench.workload import Workload, logits_of, work_loss
+from muse_bench.workload import Workload, work_loss
 
 
 def evaluate(work: Workload, trial: Trial, device: torch.device) -> dict[str, Any]:
@@ -54,10 +55,10 @@ def refuse_acausal(work: Workload) -> None:
     """
     if work.case.config is not None:
         return  # the command line asks the config
-    model, ids = work.model.eval(), work.ids[:1]
+    model, ids = work.model.eval(), work.x[:1]
     other = ids.clone()
     other[:, -1] = (other[:, -1] + 1) % work.case.vocab_size
     with torch.no_grad():
-        first, second = (logits_of(model(rows))[:, :-1] for rows in (ids, other))
+        first, second = (output_of(model(rows))[:, :-1] for rows in (ids, other))
     if not torch.allclose(first, second):
         raise UsageError(f"'{work.case.model}' is not causal: the last token changes the logits before it")

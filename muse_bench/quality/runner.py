@@ -13,7 +13,7 @@ from muse_bench.config import Case
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.protocol import PRELOAD_VARIABLE
-from muse_bench.execution.runner import source_commit
+from muse_bench.execution.source import source_commit
 from muse_bench.measure.nvml import driver_version
 from muse_bench.quality.record import Curve, QualityRow, Stage
 from muse_bench.quality.tokens import TokenFiles

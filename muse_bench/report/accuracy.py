@@ -183,7 +183,7 @@ def _gpus(records: Iterable[Record]) -> str:
 def _sizes(record: Record) -> str:
     vocab, width = (record.config.get(name) for name in ("vocab_size", "d_model"))
     shape = f"{vocab}/{width}, " if width else ""
-    return f"{shape}{record.batch} x {record.seq}"
+    return f"{shape}{record.batch} x {record.input_shape or record.seq}"
 
 
 def _percent(error: float | None) -> str:

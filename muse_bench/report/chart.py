@@ -31,7 +31,7 @@ BANDS = (
     Band("gradients", ("gradients",), "green", "▓", "G"),
     Band("optimizer state", ("optimizer_state",), "magenta", "▒", "S"),
     Band("activations", ("activations_saved", "activations_temporary"), "yellow", "░", "A"),
-    Band("other", ("inputs", "workspace", "unattributed"), "white", "·", "o"),
+    Band("other", ("inputs", "workspace", "communication", "unattributed"), "white", "·", "o"),
 )
 
 

@@ -1,10 +1,11 @@
 """The columns that tables of records are made of, and which of them a table of given records needs."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from muse_bench.record import LEDGER_FIELDS, Ledger, Record
-from muse_bench.report.words import count_text, duration_text, percent_text, plain, rate_text
+from muse_bench.report.words import count_text, duration_text, percent_text, plain, rate_text, sharding_text
 from muse_bench.units import format_mib
 
 
@@ -78,11 +79,13 @@ VERDICT = Column("verdict", lambda record: record.verdict or "-", left=True)
 PROTOCOL = (
     Column("mode", lambda record: plain(record.mode), left=True),
     Column("batch", lambda record: str(record.batch)),
-    Column("seq", lambda record: f"{record.seq:,}"),
+    Column("seq", lambda record: "-" if record.input_shape else f"{record.seq:,}"),
+    Column("input", lambda record: plain(record.input_shape or "-"), left=True),
     Column("gpu", lambda record: plain(record.gpu or "-"), left=True),
     Column("from", lambda record: plain(record.provenance), left=True),
     Column("logits", lambda record: plain(record.logits), left=True),
     Column("workspaces", lambda record: plain(record.workspace_setting), left=True),
+    Column("sharding", lambda record: sharding_text(record), left=True),
 )
 
 SPEED = (STEP, PREFILL, NEW_TOKEN, RATE)
@@ -96,6 +99,10 @@ LEDGER = (
     of_ledger("temporary", "activations_temporary", meaning="activations not kept"),
     of_ledger("inputs", "inputs"),
     of_ledger("workspace", "workspace", meaning="held by cuBLAS"),
+    dataclasses.replace(
+        of_ledger("communication", "communication", meaning="what collectives send from and receive into"),
+        tells=lambda record: record.ledger is not None and record.ledger.communication > 0,
+    ),
     of_ledger("unattributed", "unattributed"),
 )
 AROUND = (COLD, RESERVED, DEVICE, LOWER, UPPER, SMALLEST, HOST)
@@ -107,7 +114,7 @@ COMPACT = (
     of_ledger("weights,\ngrads,\nstate", "parameters", "buffers", "gradients", "optimizer_state"),
     of_ledger("activ-\nations", "activations_saved", "activations_temporary"),
     of_ledger("work-\nspace", "workspace"),
-    of_ledger("other", "inputs", "unattributed", meaning="inputs and unattributed"),
+    of_ledger("other", "inputs", "communication", "unattributed", meaning="inputs, communication and unattributed"),
     HOST,
     STATE,
     VERDICT,

@@ -112,7 +112,11 @@ def _rows(row: Bounded, baseline: Floor | None) -> Iterator[tuple[str, ...]]:
         "",
     )
     yield "", "streamed", *("" for _ in NAMES), "", format_mib(own.streamed_bytes), "", ""
-    rest = None if record.ledger is None else record.ledger.workspace + record.ledger.unattributed
+    rest = (
+        None
+        if record.ledger is None
+        else record.ledger.workspace + record.ledger.communication + record.ledger.unattributed
+    )
     total = format_mib(record.peak_allocated_bytes) if record.status == "ok" else record.status
     ratios = (row.ratio, None if baseline is None else row.over(baseline))
     yield "", "peak", *(format_mib(row.taken(n)) for n in NAMES), format_mib(rest), total, *map(_times, ratios)

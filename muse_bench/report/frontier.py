@@ -32,12 +32,23 @@ def sheets(run: RunFile, frontiers: Sequence[Frontier]) -> list[Sheet]:
     return found
 
 
+def title(size: str, along: Sequence[Frontier]) -> str:
+    """The title of the table, and of the chart, of the largest values."""
+    predicted = [edge.record for frontier in along for edge in frontier.edges if edge.record is not None]
+    return f"Largest {NAMES[size]} that fits, {_origin(predicted)}"
+
+
+def largest_text(frontier: Frontier, edge: Edge) -> str:
+    """The value at the edge, '>=' where it may be larger."""
+    return f"{'>= ' if edge.is_least else ''}{_text(frontier.size, frontier.value(edge.count))}"
+
+
 def _largest(run: RunFile, size: str, along: Sequence[Frontier]) -> Sheet:
     budgets = dict.fromkeys(edge.budget for frontier in along for edge in frontier.edges)
     predicted = [edge.record for frontier in along for edge in frontier.edges if edge.record is not None]
     headrooms = ", ".join(sorted({f"{budget.headroom * 100:.3g} %" for budget in budgets}))
     return Sheet(
-        title=f"Largest {NAMES[size]} that fits, {_origin(predicted)}",
+        title=title(size, along),
         headings=("model", "dtype", *(f"{budget.budget_bytes / GIB:g} GiB" for budget in budgets)),
         rows=[
             (
@@ -88,7 +99,7 @@ def _largest_cell(frontier: Frontier, edges: Sequence[Edge]) -> str:
         return "-"
     (edge,) = edges
     if edge.count:
-        return f"{'>= ' if edge.is_least else ''}{_text(frontier.size, frontier.value(edge.count))}"
+        return largest_text(frontier, edge)
     if edge.record is None:
         return "-"
     return "none" if edge.record.verdict == "FAIL" else "none sure"

@@ -189,5 +189,5 @@ def _explanation_text(name: str, case: Judged) -> str:
 
 
 def _full_name(record: Record, among: Sequence[Record]) -> str:
-    protocol = f"{record.mode}, {record.dtype}, batch {record.batch}, seq {record.seq}"
+    protocol = f"{record.mode}, {record.dtype}, batch {record.batch}, {record.input_text}"
     return words.plain(f"{case_name(record, among)} ({protocol})")

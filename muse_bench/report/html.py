@@ -30,11 +30,16 @@ def render(run: RunFile) -> str:
 def render_sheets(
     title: str, about: Facts, sheets: Sequence[Sheet], pictures: Sequence[Picture], command: str | None = None
 ) -> str:
-    """A document of sheets; a picture with a sheet's title stands above it, the others come first."""
-    titles = {sheet.title for sheet in sheets}
-    known = {picture.title: picture for picture in pictures}
-    alone = [Part(picture.title, picture) for picture in pictures if picture.title not in titles]
-    return page(title, about, [*alone, *(Part(one.title, known.get(one.title), one) for one in sheets)], command)
+    """A document of sheets; a picture with a sheet's title stands above it, the others come first.
+
+    Of sheets and pictures that share a title, the first belongs to the first.
+    """
+    known: dict[str, list[Picture]] = {sheet.title: [] for sheet in sheets}
+    for picture in pictures:
+        known.setdefault(picture.title, []).append(picture)
+    parts = [Part(one.title, known[one.title].pop(0) if known[one.title] else None, one) for one in sheets]
+    alone = [Part(picture.title, picture) for left in known.values() for picture in left]
+    return page(title, about, [*alone, *parts], command)
 
 
 def facts(run: RunFile) -> Facts:

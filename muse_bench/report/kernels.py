@@ -26,8 +26,17 @@ EXPLANATION = (
 
 def kernel_sheets(run: KernelRun) -> list[Sheet]:
     """A table for each case, then the goals that were not met."""
-    cases = [list(rows) for _, rows in groupby(run.rows, key=lambda row: (row.kernel, row.case))]
-    return [*(_case(rows) for rows in cases), _goals(run)]
+    return [*map(_case, by_case(run)), _goals(run)]
+
+
+def by_case(run: KernelRun) -> list[list[KernelRow]]:
+    """The rows of each case together, ours first."""
+    return [list(rows) for _, rows in groupby(run.rows, key=lambda row: (row.kernel, row.case))]
+
+
+def case_title(rows: Sequence[KernelRow]) -> str:
+    """The kernel and its case."""
+    return plain(f"{rows[0].kernel}: {rows[0].case}")
 
 
 def render_csv(run: KernelRun) -> str:
@@ -44,7 +53,7 @@ def render_csv(run: KernelRun) -> str:
 def _case(rows: Sequence[KernelRow]) -> Sheet:
     ours = next((row for row in rows if row.contender == OURS), None)
     return Sheet(
-        title=plain(f"{rows[0].kernel}: {rows[0].case}"),
+        title=case_title(rows),
         headings=HEADINGS,
         rows=[_cells(row, ours) for row in rows],
         notes=(*_failures(rows), *_launch_bound(rows), *_goal_lines(() if ours is None else ours.goals)),
@@ -56,11 +65,11 @@ def _cells(row: KernelRow, ours: KernelRow | None) -> tuple[str, ...]:
     absent = "-" if row.status == "ok" else row.status
     return (
         plain(row.contender),
-        absent if forward is None else _milliseconds(forward),
-        _share(row.forward_limit_seconds, forward),
+        absent if forward is None else milliseconds_text(forward),
+        share_text(row.forward_limit_seconds, forward),
         _times(forward, None if ours is None else ours.forward_seconds, row),
-        absent if both is None else _milliseconds(both),
-        _share(row.forward_backward_limit_seconds, both),
+        absent if both is None else milliseconds_text(both),
+        share_text(row.forward_backward_limit_seconds, both),
         _times(both, None if ours is None else ours.forward_backward_seconds, row),
         format_mib(row.peak_bytes),
     )
@@ -118,7 +127,7 @@ def _launch_bound(rows: Sequence[KernelRow]) -> Iterator[str]:
     for row in rows:
         forward, both = row.forward_wall_seconds, row.forward_backward_wall_seconds
         if _waits(row.forward_seconds, forward) or _waits(row.forward_backward_seconds, both):
-            found.append(f"{row.contender} {_milliseconds(forward)} and {_milliseconds(both)}")
+            found.append(f"{row.contender} {milliseconds_text(forward)} and {milliseconds_text(both)}")
     if found:
         yield plain(f"launch-bound, by the wall clock forward and fwd+bwd: {'; '.join(found)}")
 
@@ -147,7 +156,7 @@ def _flat(row: KernelRow) -> dict[str, Any]:
     return values
 
 
-def _milliseconds(seconds: float | None) -> str:
+def milliseconds_text(seconds: float | None) -> str:
     """Three significant digits or more: 0.0123, 1.23, 123."""
     if seconds is None:
         return "-"
@@ -156,7 +165,8 @@ def _milliseconds(seconds: float | None) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def _share(limit: float | None, seconds: float | None) -> str:
+def share_text(limit: float | None, seconds: float | None) -> str:
+    """The share of the limit that is reached."""
     return "-" if limit is None or not seconds else f"{limit / seconds * 100:.0f} %"
 
 

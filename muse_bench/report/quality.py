@@ -17,6 +17,7 @@ from muse_bench.units import format_bytes, format_mib
 QUALITY = ("model", "seeds", "loss", "- baseline", "perplexity", "bits/byte")
 COST = ("model", "trained in", "params", "rate", "tokens/s", "peak", "reduction", "time")
 ENDINGS = {"diverged": "diverged", "oom": "ran out of memory", "crashed": "failed"}
+CURVES = "Training loss on the way, by tokens"
 MOST_PASSES = 2
 ON_THE_WAY = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # shares of the tokens at which the training loss is shown
 WINDOW = 0.05  # the share of the tokens before each that it is averaged over
@@ -87,7 +88,7 @@ def _rows(summaries: Iterable[Summary]) -> Iterator[QualityRow]:
 
 def _curves(tokens: int, summaries: Sequence[Summary]) -> Sheet:
     return Sheet(
-        title="Training loss on the way, by tokens",
+        title=CURVES,
         headings=("model", *(count_text(round(tokens * share)) for share in ON_THE_WAY)),
         rows=[(plain(one.model), *(_passed(one, tokens * share) for share in ON_THE_WAY)) for one in summaries],
         notes=(f"each the mean of the {WINDOW:.0%} of the tokens before, over all seeds",),
@@ -154,6 +155,11 @@ def _swept(summary: Summary, rate: float) -> str:
         return ""
     loss = row.status if row.validation_loss is None or row.status != "ok" else f"{row.validation_loss:.4f}"
     return f"{loss} *" if summary.rows and summary.rows[0].lr == rate else loss
+
+
+def learned_text(summary: Summary) -> str:
+    """The loss that a model came to, and the peak of its training."""
+    return f"loss {spread_text(summary.loss, 4)}, {format_mib(summary.peak_bytes)} MiB"
 
 
 def protocol_text(row: QualityRow) -> str:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from muse_bench.analysis.modules import collapse_blocks, sum_ledgers
 from muse_bench.analysis.verdict import margin_bytes
-from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, Record, RunFile
+from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, RankRow, Record, RunFile
 from muse_bench.report import table, words
 from muse_bench.report.chart import Timeline
 from muse_bench.units import format_bytes, format_mib
@@ -28,6 +28,10 @@ def _parts(run: RunFile, record: Record) -> Iterator[RenderableType]:
     if record.ledger is not None:
         yield _ledger_table(record, record.ledger)
         yield _figures(record)
+    if record.of_ranks:
+        yield ""
+        yield _rank_table(record.of_ranks)
+        yield _imbalance(record)
     if record.host_bytes:
         yield ""
         yield _host_table(record.host_bytes)
@@ -44,6 +48,8 @@ def _parts(run: RunFile, record: Record) -> Iterator[RenderableType]:
 
 def _settings(record: Record) -> str:
     parts = [record.dtype, record.optimizer if record.mode == "train" else None]
+    if record.sharding is not None:
+        parts.append(words.sharding_text(record))
     if record.micro_batch:
         parts.append(f"micro-batch {record.micro_batch}")
     return words.plain(", ".join(part for part in parts if part))
@@ -55,6 +61,8 @@ def _ledger_table(record: Record, ledger: Ledger) -> Table:
     drawn = _table("at the peak", "MiB", "share")
     for name in LEDGER_FIELDS:
         held = getattr(ledger, name)
+        if name == "communication" and not held and record.sharding is None:
+            continue
         drawn.add_row(words.CATEGORIES[name], format_mib(held), _share(held, peak))
     drawn.add_section()
     drawn.add_row(Text("peak allocated", style="bold"), Text(format_mib(peak), style="bold"), _share(peak, peak))
@@ -63,6 +71,28 @@ def _ledger_table(record: Record, ledger: Ledger) -> Table:
     for label, size in _around(record):
         drawn.add_row(label, format_mib(size), "")
     return drawn
+
+
+def _rank_table(rows: Sequence[RankRow]) -> Table:
+    """What each rank took; all have the parts of the ledger above."""
+    drawn = _table("rank", "peak", "cold", "reserved", "device", "params", "grads", "state", "activations", "comm.")
+    for row in rows:
+        held = row.ledger or Ledger()
+        peaks = (row.peak_allocated_bytes, row.cold_peak_allocated_bytes, row.peak_reserved_bytes)
+        parts = (held.parameters, held.gradients, held.optimizer_state, held.activations, held.communication)
+        drawn.add_row(str(row.rank), *map(format_mib, (*peaks, row.device_peak_bytes, *parts)))
+    return drawn
+
+
+def _imbalance(record: Record) -> Text:
+    """How far the largest peak is above the mean of those shown, and what sharding takes off one GPU's."""
+    peaks = [row.peak_allocated_bytes for row in record.of_ranks]
+    over = max(peaks) * len(peaks) / sum(peaks) - 1
+    text = Text(f"\nimbalance: the largest peak is {words.percent_text(over)} above the mean of these ranks")
+    if record.reduction is not None:
+        against = words.plain(record.reduction_against or "-")
+        text.append(f"\n{words.percent_text(record.reduction)} less than the same on {against}")
+    return text
 
 
 def _host_table(held: Mapping[str, int]) -> Table:
@@ -141,7 +171,7 @@ def _module_table(modules: Sequence[ModuleRow]) -> Table:
 def _sizes(held: Ledger) -> tuple[int, ...]:
     """The total, and the parts that add up to it."""
     kept = (held.parameters + held.buffers, held.gradients, held.optimizer_state)
-    other = held.inputs + held.workspace + held.unattributed
+    other = held.inputs + held.workspace + held.communication + held.unattributed
     return (held.total, *kept, held.activations_saved, held.activations_temporary, other)
 
 

@@ -18,10 +18,12 @@ CATEGORIES: dict[str, str] = {
     "activations_temporary": "temporary activations",
     "inputs": "inputs",
     "workspace": "workspace",
+    "communication": "communication",
     "unattributed": "unattributed",
 }
 UPDATES = {"after": "update after backward", "in-backward": "update in backward"}
 EXECUTIONS = {"eager": "eager", "graph": "CUDA graph"}
+SHARDINGS = {"fsdp": "FSDP2", "tensor": "tensor parallelism", "replicas": "replicas"}
 NO_GPU = "predicted: no GPU on this machine"
 ENDINGS = {"oom": "ran out of memory", "crashed": "crashed", "skipped": "was skipped"}
 
@@ -39,6 +41,13 @@ def count_text(count: int | None) -> str:
         if count >= size:
             return f"{count / size:,.1f} {unit}"
     return str(count)
+
+
+def sharding_text(record: Record) -> str:
+    """How a case is shared out: 'FSDP2 on 2 GPUs'; a dash on one GPU."""
+    if record.sharding is None:
+        return "-"
+    return f"{plain(SHARDINGS.get(record.sharding, record.sharding))} on {record.ranks} GPUs"
 
 
 def percent_text(fraction: float | None) -> str:
@@ -154,7 +163,8 @@ def protocol(run: RunFile) -> str:
     wanted: tuple[tuple[str, Callable[[Record], Any]], ...] = (
         ("{}", lambda record: record.mode),
         ("batch {}", lambda record: record.batch),
-        ("seq {:,}", lambda record: record.seq),
+        ("seq {:,}", lambda record: None if record.input_shape else record.seq),
+        ("input {}", lambda record: record.input_shape),
         ("vocab {:,}", lambda record: _size(record, "vocab_size")),
         ("d_model {:,}", lambda record: _size(record, "d_model")),
         ("{} layers", lambda record: _size(record, "n_layers")),

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Never, Self
 
 import pytest
 
 from muse_bench import cli
 from muse_bench.config import Case
+from muse_bench.execution import gpu_lock
 from muse_bench.execution.runner import Progress
+from muse_bench.measure.nvml_device import UnavailableError
 from muse_bench.record import Environment, Ledger, Record
 
 MIB = 1 << 20
@@ -58,6 +60,12 @@ class FakeRunner:
     def __exit__(self, *_: object) -> None:
         return None
 
+    def start(self) -> None:
+        return None
+
+    def stop(self) -> None:
+        return None
+
     def run(self, cases: Sequence[Case]) -> Iterator[Record]:
         self.cases = list(cases)
         for index, case in enumerate(cases):
@@ -88,6 +96,7 @@ def _record(case: Case, found: int | str, provenance: Any) -> Record:
         micro_batch=case.micro_batch,
         budget_bytes=case.budget_bytes,
         limit_bytes=case.limit_bytes,
+        case_id=case.identity,
     )
     if isinstance(found, str):
         return dataclasses.replace(record, status=found, reason="it was too much")
@@ -109,10 +118,16 @@ def runner(monkeypatch) -> type[FakeRunner]:
     return FakeRunner
 
 
+def _no_gpu(*_: object) -> Never:
+    """What is invented uses no GPU, and takes none from a test that does."""
+    raise UnavailableError("no GPU")
+
+
 @pytest.fixture
 def call(runner, monkeypatch, tmp_path) -> Callable[..., int]:
     """Runs a command line in this process, with the stand-in, in an empty folder; returns its exit code."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gpu_lock, "device_name", _no_gpu)
 
     def main(*arguments: str) -> int:
         monkeypatch.setattr(sys, "argv", ["muse-bench", *arguments])

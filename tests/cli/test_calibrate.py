@@ -198,22 +198,28 @@ def test_records_are_on_disk_after_every_case(call, machine, monkeypatch, tmp_pa
     plain = InventedRunner.run
 
     def run(self, cases):
-        if (tmp_path / "a.json").exists():
-            seen.append(len(read_run_file(tmp_path / "a.json").records))
+        seen.append((tmp_path / "a.jsonl").read_text().count("case_id"))
         return plain(self, cases)
 
     monkeypatch.setattr(InventedRunner, "run", run)
     assert call("calibrate", "-o", "a.json") == 0
-    assert seen == [2, 2, 4, 4]
+    assert seen == [0, 1, 2, 3, 4, 5]
 
 
 def test_ctrl_c_keeps_what_has_finished(call, machine, capsys, tmp_path):
     machine.found["measured", "muse_bench.calibration.zoo:gpt2"] = KeyboardInterrupt()
     assert call("calibrate", "-o", "a.json") == 130
     shown = capsys.readouterr()
-    assert shown.err == "muse-bench: interrupted: 1 of 3 cases finished\n"
+    assert shown.err.startswith("muse-bench: interrupted: 1 of 3 cases finished; go on with: muse-bench calibrate ")
     assert "Each case" in shown.out
     assert len(read_run_file(tmp_path / "a.json").records) == 2
+    machine.found.clear()
+    machine.log.clear()
+    assert call("calibrate", "-o", "a.json", "--resume") == 0
+    zoo = "muse_bench.calibration.zoo:gpt2"
+    assert [line for line in machine.log if zoo in line] == [f"measured {zoo}", f"predicted {zoo}"]
+    assert len([line for line in machine.log if "ended" not in line]) == 4
+    assert len(read_run_file(tmp_path / "a.json").records) == 6
 
 
 @pytest.mark.parametrize("found", [UsageError("'gpt2' needs transformers"), "crashed"])

@@ -178,7 +178,8 @@ def test_ctrl_c_keeps_what_has_finished(call, runner, capsys, tmp_path):
     runner.peaks = {"ultra": KeyboardInterrupt()}
     assert call("compare", "--models", "baseline,tuned,ultra,extreme", "-o", "a.json", "-o", "a.md") == 130
     shown = capsys.readouterr()
-    assert shown.err == "muse-bench: interrupted: 2 of 4 cases finished\n"
+    go_on = "muse-bench compare --models baseline,tuned,ultra,extreme -o a.json -o a.md --resume"
+    assert shown.err == f"muse-bench: interrupted: 2 of 4 cases finished; go on with: {go_on}\n"
     assert "tuned" in shown.out
     assert [record.model for record in read_run_file(tmp_path / "a.json").records] == ["baseline", "tuned"]
     assert "tuned" in (tmp_path / "a.md").read_text()
@@ -206,11 +207,12 @@ def test_records_are_on_disk_after_every_case(call, runner, monkeypatch, tmp_pat
     def run(self, cases):
         for record in plain(self, cases):
             yield record
-            seen.append(len(read_run_file(tmp_path / "a.json").records))
+            seen.append([json.loads(line).get("model") for line in (tmp_path / "a.jsonl").read_text().splitlines()])
 
     monkeypatch.setattr(runner, "run", run)
     assert call("compare", "--models", "baseline,tuned,ultra", "-o", "a.json") == 0
-    assert seen == [1, 2, 3]
+    names = [None, "baseline", "tuned", "ultra"]  # the first line is about the run
+    assert seen == [names[:2], names[:3], names]
 
 
 def test_nothing_but_results_is_printed_off_a_terminal(call, capsys):

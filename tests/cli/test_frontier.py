@@ -117,6 +117,10 @@ def test_ctrl_c_keeps_the_edges_that_were_found(call, runner, capsys, tmp_path):
     assert "60" in shown.out
     assert len(read_run_file(tmp_path / "a.json").records) == 1
     assert rows((tmp_path / "a.md").read_text()).keys() == {"ultra"}
+    runner.peaks = {"ultra": 1, "tuned": line(500, 200)}  # what ran again would show it
+    assert call("frontier", "--models", "ultra,tuned", "--budgets", "8GiB", "-o", "a.json", "--resume") == 0
+    assert [record.batch for record in read_run_file(tmp_path / "a.json").records] == [60, 30]
+    assert not (tmp_path / "a.jsonl").exists()
 
 
 @pytest.mark.parametrize(

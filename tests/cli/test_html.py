@@ -126,6 +126,9 @@ def test_accuracy_as_html(call, saved, tmp_path, capsys):
     assert call("accuracy", "measured.json", "peaks.json", "-o", "a.html", "--charts", "p") == 0
     assert charts(tmp_path / "a.html") == 2
     assert {path.name for path in (tmp_path / "p").iterdir()} == {"predicted-measured.svg", "errors.svg"}
+    assert call("accuracy", "measured.json", "peaks.json", "-o", "a.md") == 0
+    (command,) = (line for line in (tmp_path / "a.md").read_text().splitlines() if line.startswith("    muse-bench"))
+    assert command == "    muse-bench compare --models baseline,ultra -o peaks.json"
     assert call("accuracy", "measured.json", "peaks.json", "-o", "a.csv") == 2
     assert "use .md or .html" in " ".join(capsys.readouterr().err.split())
 
@@ -149,16 +152,33 @@ def test_a_snapshot_needs_a_gpu(call, runner, tmp_path, capsys):
     assert str(runner.made[-1].options["snapshot"]) == "a.pickle"
 
 
-@pytest.mark.parametrize(("command", "name"), [("kernels", "kernels"), ("quality", "quality-streamed")])
-def test_what_is_no_table_of_records_as_html(call, tmp_path, command, name):
+@pytest.mark.parametrize(("command", "name"), [("kernels", "kernels"), ("quality", "quality-levels")])
+def test_what_is_no_table_of_records_as_html_and_as_charts(call, tmp_path, command, name):
+    """Two charts of one title or one file name, of which the second would take the place of the first."""
     saved = Path(__file__).parents[2] / "reports" / "h200" / f"{name}.json"
-    assert call(command, "--from", str(saved), "-o", "a.html") == 0
+    assert call(command, "--from", str(saved), "-o", "a.html", "--charts", "p") == 0
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "NVIDIA H200" in text
     assert "<table>" in text
+    assert charts(tmp_path / "a.html") == len(list((tmp_path / "p").iterdir())) > 1
+    assert text.index("<h2") < text.index("<figure ") < text.index("<table>")
 
 
 def test_a_frontier_as_html_has_the_frontier_and_not_its_cases(call, runner, tmp_path):
     runner.peaks = {"ultra": lambda case: case.batch << 10}
     assert call("frontier", "--models", "ultra", "--vary", "batch", "--budgets", "8GiB", "-o", "a.html") == 0
     assert "What fits" in (tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+def test_a_frontier_has_a_chart_for_each_size_that_grew(call, runner, tmp_path):
+    """What fits nothing has no logarithm, and no line."""
+    runner.peaks = {"ultra": lambda case: (case.batch << 10) + case.seq // 256, "tuned": lambda case: 1 << 20}
+    arguments = ("--models", "ultra,tuned", "--vary", "batch,seq", "--budgets", "8GiB,12GiB")
+    assert call("frontier", *arguments, "-o", "a.html", "-o", "a.md", "--charts", "p") == 0
+    assert (tmp_path / "a.md").read_text().splitlines()[-1].startswith("    muse-bench frontier --models ultra,tuned")
+    assert charts(tmp_path / "a.html") == 2
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {"largest-batch.svg", "largest-sequence.svg"}
+    drawn = (tmp_path / "p" / "largest-batch.svg").read_text(encoding="utf-8")
+    assert "ultra fp16" in drawn
+    assert "tuned" not in drawn
+    assert "NaN" not in drawn

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from muse_bench.execution import gpu_lock
+from muse_bench.file_lock import try_lock
 from muse_bench.kernel_bench import benchmarks, runner
 from muse_bench.kernel_bench.record import Rates, read_kernel_file
+from muse_bench.measure.nvml import DeviceName
 
 ROOT = Path(__file__).resolve().parents[2]
 RATES = Rates(
@@ -102,6 +105,18 @@ def test_ctrl_c_keeps_what_has_finished(call, machine, capsys, tmp_path):
     assert call("kernels", "--only", "rms_norm 16", "-o", "a.json") == 130
     assert len(read_kernel_file(tmp_path / "a.json").rows) == 3
     assert "interrupted: 0 of 3 cases finished" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of files")
+def test_a_gpu_that_another_run_measures_on_is_left_alone(call, machine, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_lock, "device_name", lambda *_: DeviceName("GPU-aaaa-0", "NVIDIA H200"))
+    monkeypatch.setattr(gpu_lock, "lock_file", lambda uuid: tmp_path / uuid)
+    with (tmp_path / "GPU-aaaa-0").open("w") as held:
+        assert try_lock(held.fileno())
+        assert call("kernels", "--only", "rms_norm 16") == 2
+    assert "NVIDIA H200 is measured on by another process: two runs would disturb" in capsys.readouterr().err
+    assert machine.asked == []
+    assert call("kernels", "--only", "rms_norm 16") == 0
 
 
 def test_a_saved_run_is_shown_and_written_again_without_a_gpu(call, machine, capsys, tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,8 +50,17 @@ def test_a_case_over_its_time_is_a_row(muse_bench, tmp_path):
     assert [record.status for record in read_run_file(tmp_path / "a.json").records] == ["crashed", "ok"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_a_real_ctrl_c_keeps_the_finished_case(muse_bench, tmp_path):
+def _lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _children(pid):
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals, and where Linux lists a process's children")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_keeps_the_finished_case_and_leaves_no_process(tmp_path, number):
     (tmp_path / "slow.py").write_text("import time\ndef build():\n    time.sleep(600)\n")
     command = [sys.executable, "-m", "muse_bench", "compare", "--models", "baseline,slow.py:build", *SMALL]
     process = subprocess.Popen(
@@ -62,12 +72,17 @@ def test_a_real_ctrl_c_keeps_the_finished_case(muse_bench, tmp_path):
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "a.json").exists() and time.monotonic() < deadline:
+    while time.monotonic() < deadline and _lines(tmp_path / "a.jsonl") != 2:  # its head and the first record
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    workers = _children(process.pid)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert err == "muse-bench: interrupted: 1 of 2 cases finished\n"
+    assert process.returncode == 128 + number, err
+    assert err.startswith("muse-bench: interrupted: 1 of 2 cases finished; go on with: muse-bench compare --models ")
+    assert err.endswith(" -o a.json --resume\n")
+    assert err.count("\n") == 1
+    assert workers
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert "baseline" in out
     assert [record["model"] for record in json.loads((tmp_path / "a.json").read_text())["records"]] == ["baseline"]
 

@@ -25,13 +25,13 @@ def build(name: str, weights: str, mode: str = "inference") -> Workload:
 def test_logits_and_tokens_are_the_resident_ones_to_the_bit(name: str) -> None:
     ours, theirs = (build(name, weights, "decode") for weights in ("device", "accelerate"))
     with torch.no_grad():
-        found, expected = ([work.model(work.ids), *_generated(work)] for work in (theirs, ours))
+        found, expected = ([work.model(work.x), *_generated(work)] for work in (theirs, ours))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 def _generated(work: Workload) -> list[torch.Tensor]:
-    model, states = work.model, work.model.new_states(len(work.ids), SEQ + NEW)
-    tokens = [model.read_prompt(work.ids, states).argmax(-1)]
+    model, states = work.model, work.model.new_states(len(work.x), SEQ + NEW)
+    tokens = [model.read_prompt(work.x, states).argmax(-1)]
     for start in range(SEQ, SEQ + NEW - 1):
         tokens.append(model.decode_step(tokens[-1], states, start).argmax(-1))
     return tokens

@@ -72,3 +72,13 @@ def test_a_loop_without_a_model_has_peaks_alone() -> None:
         torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
     assert (seen.record.peak_allocated_bytes or 0) >= 32 * MIB
     assert seen.record.ledger is None
+
+
+def test_samples_of_a_shape_are_measured() -> None:
+    """Classes brought into range by a copy, or samples in another dtype than the weights, fail on the device alone."""
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    record = muse_bench.measure(model, input_shape=(3, 64, 64), batch=8, dtype="bf16")
+    assert record.ledger is not None
+    assert record.ledger.inputs == 8 * 3 * 64 * 64 * 2 + 512
+    assert record.peak_allocated_bytes == record.ledger.total
+    assert record.tokens_per_second is None

@@ -1,7 +1,7 @@
-"""A hand-made record that tests of the analysis and of the reports change to their needs."""
+"""A record that tests of the analysis and of the reports change to their needs, and one thread for tiny models."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -48,3 +48,14 @@ def make_record() -> Callable[..., Record]:
         return dataclasses.replace(RECORD, model=model, **changes)
 
     return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny products are faster so, and always summed in the same order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -21,6 +21,8 @@ from muse_bench.stored import Int4Parameter, Int8Parameter, stored
 from muse_bench.timeline import profile
 from muse_bench.workload import Workload, build_workload
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 GPU = find_gpu("rtx-4060")
 VOCAB, BATCH, SEQ = 61, 2, 12
@@ -64,10 +66,7 @@ def modules_of(found, name, phase):
 @pytest.fixture(autouse=True)
 def nothing_left_behind():
     """No scope, hook or listener outlives its run: the next case of this process would inherit it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     yield
-    torch.set_num_threads(threads)
     assert scopes.current() == ""
     assert not scopes._stack
     assert not scopes._listeners
@@ -344,7 +343,7 @@ def residual_workload():
     model = Residuals()
     shape = case("baseline", "forward-backward", micro_batch=1)
     work = build_workload(shape, CPU)
-    return Workload(shape, model, None, work.ids, None, work.tokens_per_step, work._run)
+    return Workload(shape, model, None, work.x, None, work.tokens_per_step, work._run)
 
 
 def workload(name):

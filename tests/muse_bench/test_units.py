@@ -12,9 +12,11 @@ from muse_bench.units import (
     format_bytes,
     format_count,
     format_mib,
+    format_shape,
     parse_bytes,
     parse_count,
     parse_percent,
+    parse_shape,
 )
 
 LARGEST = (1 << 63) - 1  # what a record can hold
@@ -146,3 +148,14 @@ def test_what_is_no_count_is_refused_by_name(text):
 def test_a_count_is_rounded_down_and_reads_again(count, text):
     assert format_count(count) == text
     assert count == 0 or parse_count(text) <= count
+
+
+def test_a_shape_reads_back():
+    assert parse_shape("3x224x224") == parse_shape("3X224X224") == (3, 224, 224)
+    assert format_shape(parse_shape("16000")) == "16000"
+
+
+@pytest.mark.parametrize("text", ["", "x", "3x", "0x8", "3x-1", "3,224", "3 x 8", "1.5", "3x8x"])
+def test_what_is_no_shape_is_refused_by_name(text):
+    with pytest.raises(UsageError, match=f"'{text}' is not a shape: write the sizes of one sample"):
+        parse_shape(text)

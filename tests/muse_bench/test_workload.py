@@ -17,6 +17,8 @@ from muse_bench.predict.trace import trace_case
 from muse_bench.stored import Int8Parameter
 from muse_bench.workload import build_workload
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 VOCAB, BATCH, SEQ, NEW = 61, 3, 11, 4
 SIZES = Sizes(vocab_size=VOCAB, d_model=32, n_layers=2, n_heads=4, seq_len=16)
@@ -69,15 +71,6 @@ def modes_of_presets():
         for mode in ("train", "forward-backward", "inference", "decode")
         if (name, mode) != ("encoder", "decode")
     ]
-
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    """Tiny products are faster so, and always summed in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -156,7 +149,7 @@ def test_the_loss_is_the_mean_over_the_whole_batch():
     found = gradients(build("baseline", micro_batch=2))
     again = build("baseline")
     model = again.model.double()
-    logits = model(again.ids)
+    logits = model(again.x)
     nn.functional.cross_entropy(logits.flatten(0, 1), again.targets.flatten()).backward()
     expected = {name: parameter.grad for name, parameter in model.named_parameters()}
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
@@ -170,7 +163,7 @@ def test_the_reports_protocol_sums_the_logits_and_adds_up_its_gradients():
     for name, parameter in work.model.named_parameters():
         torch.testing.assert_close(parameter.grad, 2 * once[name])
     again = build("baseline", "forward-backward")
-    again.model.double()(again.ids).sum().backward()
+    again.model.double()(again.x).sum().backward()
     expected = {name: parameter.grad for name, parameter in again.model.named_parameters()}
     torch.testing.assert_close(once, expected, rtol=1e-9, atol=1e-12)
     assert work.targets is None
@@ -218,7 +211,7 @@ def test_decoding_is_greedy_generation(name, changes, monkeypatch):
     work.step()
     tokens = torch.cat(given, dim=1)
     assert [ids.shape[1] for ids in given] == [SEQ] + [1] * (NEW - 1)
-    assert torch.equal(tokens[:, :SEQ], work.ids)
+    assert torch.equal(tokens[:, :SEQ], work.x)
     with torch.no_grad():
         for length in range(SEQ, SEQ + NEW - 1):
             expected = work.model(tokens[:, :length], last_only=True).argmax(-1)
@@ -250,19 +243,19 @@ def test_tokens_are_counted_as_read_or_as_generated():
 
 def test_the_batch_is_random_words_of_the_vocabulary():
     work = build(batch=40)
-    for rows in (work.ids, work.targets):
+    for rows in (work.x, work.targets):
         assert rows.shape == (40, SEQ)
         assert rows.dtype == torch.int64
         assert rows.min() == 0
         assert rows.max() == VOCAB - 1
-    assert not torch.equal(work.ids, work.targets)
+    assert not torch.equal(work.x, work.targets)
 
 
 def test_a_seed_gives_the_same_run_and_another_seed_another():
     def run(seed):
         work = build("encoder", seed=seed)  # the one with dropout
         work.step()
-        return {**values(work), "ids": work.ids, "targets": work.targets}
+        return {**values(work), "ids": work.x, "targets": work.targets}
 
     first, again, other = run(1), run(1), run(2)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -327,7 +320,7 @@ def test_a_model_of_the_users_own_gets_the_loss_of_ours(factories):
     found = gradients(external(factories, "Wrapped", micro_batch=2))
     again = external(factories, "Plain")
     model = again.model.double()
-    nn.functional.cross_entropy(model(again.ids).flatten(0, 1), again.targets.flatten()).backward()
+    nn.functional.cross_entropy(model(again.x).flatten(0, 1), again.targets.flatten()).backward()
     expected = {name: parameter.grad for name, parameter in model.named_parameters()}
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 

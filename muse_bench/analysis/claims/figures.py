@@ -130,14 +130,18 @@ class BeforeStep(OfOne):
 
 @dataclass(frozen=True, slots=True)
 class PeakLessBefore(OfOne):
-    """The peak less what is allocated before the step, MiB."""
+    """The peak less what is allocated before the step, MiB; workspaces that are there before are there at the peak."""
 
     workspaces: int
 
     def of(self, rows: Rows, evidence: Evidence) -> float | None:
-        peak = _peak(rows.records[0], apart=False)
-        before = _before(rows.records[0], self.workspaces, evidence)
-        return None if peak is None or before is None else peak - before
+        record = rows.records[0]
+        peak = _peak(record, apart=False)
+        before = _before(record, self.workspaces, evidence)
+        if peak is None or before is None or record.ledger is None:
+            return None
+        taken = max(0, self.workspaces * evidence.workspace_bytes - record.ledger.workspace)
+        return peak + taken / MIB - before
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,13 @@ from collections.abc import Iterable, Sequence
 
 import altair
 
-from muse_bench.report.charts.palette import Palette
+from muse_bench.report.charts.palette import COLUMNS, LABEL_LIMIT, Palette
+from muse_bench.report.charts.picture import LETTER, WIDTH
 from muse_bench.report.words import CATEGORIES
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
+SYMBOL = 30  # pixels of a legend's symbol and the room around a label
 MARGIN = 1.3  # between the outermost points of a logarithmic axis and its ends
 
 
@@ -24,11 +26,17 @@ def by_group(names: Sequence[str], palette: Palette) -> tuple[altair.Color, alta
     count = len(palette.series)
     colours = [palette.series[index % count] for index in range(len(names))]
     shapes = [SHAPES[(index + index // count) % len(SHAPES)] for index in range(len(names))]
-    domain = list(names)
+    domain, legend = list(names), altair.Legend(columns=_columns(names))
     return (
-        altair.Color("group:N", title=None, scale=altair.Scale(domain=domain, range=colours)),
-        altair.Shape("group:N", title=None, scale=altair.Scale(domain=domain, range=shapes)),
+        altair.Color("group:N", title=None, legend=legend, scale=altair.Scale(domain=domain, range=colours)),
+        altair.Shape("group:N", title=None, legend=legend, scale=altair.Scale(domain=domain, range=shapes)),
     )
+
+
+def _columns(names: Sequence[str]) -> int:
+    """As many columns of a legend as the chart's width holds, and no more than any legend has."""
+    widest = min(max(map(len, names), default=0) * LETTER, LABEL_LIMIT)
+    return max(1, min(COLUMNS, int(WIDTH // (widest + SYMBOL))))
 
 
 def logarithmic(values: Sequence[float]) -> tuple[altair.Scale, altair.Axis]:

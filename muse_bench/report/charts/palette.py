@@ -1,6 +1,7 @@
 """The colours of charts and pages, for light and dark paper, and for a page whose style decides between the two.
 
-The colours of the ledger's parts are Paul Tol's `muted` and `light` schemes, which colour-blind readers tell apart.
+The colours of the ledger's parts are Paul Tol's `muted` and `light` schemes, the latter with a colour of his `discrete
+rainbow`, which colour-blind readers tell apart.
 Source: Tol, Colour Schemes, SRON/EPS/TN/09-002 (2021).
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 from muse_bench.record import LEDGER_FIELDS
 
 NAMES = ("paper", "ink", "faint", "edge", "grid", "label", "rim")
+LABEL_LIMIT, COLUMNS = 260, 6  # pixels of a label, columns of a legend
 FONT = "system-ui, 'Liberation Sans', Arial, sans-serif"
 
 
@@ -39,8 +41,8 @@ class Palette:
         yield from ((f"--series-{index}", colour) for index, colour in enumerate(self.series))
 
 
-def _parts(*colours: str) -> dict[str, str]:
-    return dict(zip(LEDGER_FIELDS, colours, strict=True))
+def _parts(colours: str) -> dict[str, str]:
+    return dict(zip(LEDGER_FIELDS, colours.split(), strict=True))
 
 
 LIGHT = Palette(
@@ -51,7 +53,7 @@ LIGHT = Palette(
     grid="#d8dee4",
     label="#1b1f24",
     rim="#ffffff",
-    parts=_parts("#332288", "#88ccee", "#117733", "#aa4499", "#ddcc77", "#cc6677", "#44aa99", "#999933", "#dddddd"),
+    parts=_parts("#332288 #88ccee #117733 #aa4499 #ddcc77 #cc6677 #44aa99 #999933 #882255 #dddddd"),
     series=("#332288", "#cc6677", "#117733", "#aa4499", "#882255", "#2f8f80", "#77771f"),
 )
 DARK = Palette(
@@ -62,7 +64,7 @@ DARK = Palette(
     grid="#353c45",
     label="#14171c",
     rim="transparent",  # every part is light enough
-    parts=_parts("#77aadd", "#99ddff", "#44bb99", "#ffaabb", "#eedd88", "#ee8866", "#bbcc33", "#aaaa00", "#dddddd"),
+    parts=_parts("#77aadd #99ddff #44bb99 #ffaabb #eedd88 #ee8866 #bbcc33 #aaaa00 #caaccb #dddddd"),
     series=("#77aadd", "#ee8866", "#44bb99", "#ffaabb", "#eedd88", "#99ddff", "#bbcc33"),
 )
 
@@ -91,9 +93,9 @@ def configuration(palette: Palette) -> dict[str, Any]:
             "gridColor": palette.grid,
             "domainColor": palette.edge,
             "tickColor": palette.edge,
-            "labelLimit": 260,
+            "labelLimit": LABEL_LIMIT,
         },
-        "legend": {**text, "orient": "bottom", "columns": 6, "labelLimit": 260, "symbolStrokeWidth": 0.7},
+        "legend": {**text, "orient": "bottom", "columns": COLUMNS, "labelLimit": LABEL_LIMIT, "symbolStrokeWidth": 0.7},
         "title": {"color": palette.ink, "anchor": "start", "fontSize": 14},
         "text": {"color": palette.ink, "fontSize": 12},
     }

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from muse_bench.analysis.sweep import along, power_law
 from muse_bench.record import RunFile
 from muse_bench.report import words
-from muse_bench.report.charts.growth import Curve, growth
+from muse_bench.report.charts.curves import Curve
+from muse_bench.report.charts.growth import growth
 from muse_bench.report.charts.picture import Picture
 from muse_bench.report.sweep import FIGURES, NAMES, Grown, title
 
@@ -37,7 +38,9 @@ def _curve(model: str, values: Mapping[int, float], grown: Grown, fit_from: int)
     fitted = {x: y for x, y in values.items() if x >= fit_from}
     law = power_law(fitted)
     power = "" if law is None else f", exponent {law.exponent:.3f}"
-    fit = {} if law is None else {x: math.exp(law.at(x)) / grown.unit_size for x in (min(fitted), max(fitted))}
+    fit: dict[float, float] = (
+        {} if law is None else {x: math.exp(law.at(x)) / grown.unit_size for x in (min(fitted), max(fitted))}
+    )
     return Curve(
         label=f"{words.plain(model)}{power}",
         points={x: y / grown.unit_size for x, y in values.items() if y > 0},

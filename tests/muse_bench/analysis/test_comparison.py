@@ -38,6 +38,7 @@ def test_an_inference_peak_is_never_divided_by_a_training_baseline(make_record):
         ("mode", "forward-backward"),
         ("batch", 2),
         ("seq", 512),
+        ("input_shape", "3x224x224"),
         ("logits", "last"),
         ("workspace_setting", "off"),
     ],

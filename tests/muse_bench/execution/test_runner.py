@@ -1,5 +1,7 @@
 """Cases run in processes of their own: what a case does to its process never reaches the next one."""
 
+import contextlib
+import dataclasses
 import os
 import re
 import signal
@@ -11,10 +13,11 @@ import pytest
 from muse_bench.config import Case, Sizes
 from muse_bench.errors import MuseBenchError, UsageError
 from muse_bench.execution import runner as runner_module
+from muse_bench.execution.blank import blank_record
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.protocol import TIMING
 from muse_bench.execution.runner import Runner
-from muse_bench.measure.nvml import DeviceView
+from muse_bench.measure.nvml import DeviceName, DeviceView
 from muse_bench.models.presets import PRESETS
 from muse_bench.predict.gpus import find_gpu
 
@@ -59,6 +62,12 @@ def killed():
 
 def sleeping():
     time.sleep(600)
+
+def failing_once():
+    if not os.path.exists(__file__ + ".failed"):
+        open(__file__ + ".failed", "w").close()
+        os._exit(3)
+    return Model()
 """
 
 
@@ -220,6 +229,28 @@ def test_a_case_that_hangs_is_a_row_and_its_process_is_ended(runner, external, m
         os.kill(pid, 0)
 
 
+def test_a_case_that_crashed_is_tried_again(runner, external, monkeypatch):
+    monkeypatch.setattr(runner, "_retries", 2)
+    record, exited = runner.run([external("failing_once"), external("exiting")])
+    assert_whole(record)
+    assert "took 2 tries; before: the worker process was ended with exit status 3" in record.notes[-1]
+    assert exited.status == "crashed"
+    assert exited.notes[-1].startswith("took 3 tries;")
+
+
+def test_a_case_that_ran_out_of_memory_is_not_tried_again(runner, monkeypatch):
+    tries = []
+
+    def run_once(case, *_):
+        tries.append(case)
+        return dataclasses.replace(blank_record(case, "predicted", None), status="oom", reason="too much")
+
+    monkeypatch.setattr(runner, "_retries", 2)
+    monkeypatch.setattr(runner, "_run_once", run_once)
+    assert run_one(runner, preset()).notes == ()
+    assert len(tries) == 1
+
+
 def test_leaving_ends_the_process():
     with Runner("predict") as started:
         pid = started._worker().pid
@@ -293,6 +324,9 @@ class FakeWorker:
 class FakeSampler:
     """Stands in for NVML: it saw 900 MiB at the most."""
 
+    def __init__(self, **_):
+        pass
+
     def __enter__(self):
         return self
 
@@ -344,10 +378,46 @@ def worker(monkeypatch):
     monkeypatch.setattr(runner_module, "WorkerProcess", FakeWorker)
     monkeypatch.setattr(runner_module, "NvmlSampler", FakeSampler)
     monkeypatch.setattr(runner_module, "driver_version", lambda: "580.0")
+    monkeypatch.setattr(runner_module, "taken_gpu", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(FakeWorker, "answers", {"peaks": PEAKS, "ledger": LEDGER, "predict": PREDICTED})
     monkeypatch.setattr(FakeWorker, "all", [])
     monkeypatch.setattr(FakeWorker, "paused_while_timing", [])
     return FakeWorker
+
+
+def test_a_case_is_measured_on_the_device_that_is_named(worker, monkeypatch):
+    """By its worker, by NVML and by the lock; the environment names it before anything has run."""
+    taken, sampled = [], []
+
+    @contextlib.contextmanager
+    def take(uuid, *, waits, say):
+        taken.append((uuid, waits))
+        yield DeviceName("GPU-bbbb-1", "NVIDIA H200")
+        taken.append("left")
+
+    class Sampler(FakeSampler):
+        def __init__(self, **options):
+            sampled.append(options)
+
+    monkeypatch.setattr(runner_module, "taken_gpu", take)
+    monkeypatch.setattr(runner_module, "NvmlSampler", Sampler)
+    with Runner("cuda", device="GPU-bbbb-1", waits=False) as runner:
+        assert taken == [("GPU-bbbb-1", False)]
+        assert runner.environment.gpu == "NVIDIA H200"
+        run_one(runner, preset())
+    assert taken[-1] == "left"
+    assert sampled == [{"device_uuid": "GPU-bbbb-1"}]
+    assert {one.environment["CUDA_VISIBLE_DEVICES"] for one in worker.all} == {"GPU-bbbb-1"}
+
+
+def test_a_gpu_that_is_refused_leaves_no_process(worker, monkeypatch):
+    def refuse(*_, **__):
+        raise UsageError("NVIDIA H200 is measured on by process 7")
+
+    monkeypatch.setattr(runner_module, "taken_gpu", refuse)
+    with pytest.raises(UsageError, match="process 7"), Runner("cuda"):
+        pytest.fail("two runs measure")
+    assert all(one.closed for one in worker.all)
 
 
 def test_a_measurement_has_its_headline_and_its_ledger_from_two_fresh_processes(worker):

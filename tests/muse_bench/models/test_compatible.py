@@ -24,7 +24,10 @@ from muse_bench.models.compatible import (
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import find_preset
 
-VOCAB, WIDTH, LAYERS, SEQ = 61, 32, 2, 13
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+VOCAB, SEQ = 61, 13  # of the fixture ids
+WIDTH, LAYERS = 32, 2
 LEVELS = {
     "standard": create_memory_optimized_model,
     "ultra": create_ultra_memory_optimized_model,
@@ -34,20 +37,6 @@ LEVELS = {
 ALL = [create_phase1_model, functools.partial(create_phase1_model, replace_attention=True), *LEVELS.values()]
 NAMES = ["phase1", "phase1-both", *LEVELS]
 every_model = pytest.mark.parametrize("factory", ALL, ids=NAMES)
-
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    """Tiny products are faster so, and always summed in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def ids():
-    return torch.randint(VOCAB, (2, SEQ), generator=torch.Generator().manual_seed(1))
 
 
 def build(factory, **arguments):

@@ -17,7 +17,9 @@ from muse_bench.models.language_model import LanguageModel
 from muse_bench.models.presets import PRESETS
 from muse_bench.stored import Int8Parameter
 
-VOCAB, SEQ = 61, 13
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+VOCAB, SEQ = 61, 13  # of the fixture ids
 SIZES = Sizes(vocab_size=VOCAB, d_model=32, n_layers=2, n_heads=4, seq_len=16)
 CONFIGS = {name: preset.configure(SIZES) for name, preset in PRESETS.items()}
 CAUSAL = [name for name, config in CONFIGS.items() if config.causal]
@@ -44,20 +46,6 @@ def build(config, seed=0):
             else:
                 nn.init.uniform_(parameter, 0.2, 1.0)
     return model
-
-
-@pytest.fixture(autouse=True)
-def single_thread():
-    """Tiny products are faster so, and always summed in the same order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def ids():
-    return torch.randint(VOCAB, (2, SEQ), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture

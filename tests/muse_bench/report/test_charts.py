@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, TimelinePoint
 from muse_bench.report.charts import ablation, records
+from muse_bench.report.charts.encoding import by_group
 from muse_bench.report.charts.palette import BY_STYLE, DARK, LIGHT
 from muse_bench.report.charts.squarify import Rectangle, slices, squarify
 from muse_bench.units import MIB
@@ -151,6 +152,13 @@ def test_no_two_parts_look_the_same_to_a_colour_blind_reader(palette, eye):
 
 def test_every_colour_of_a_page_is_a_variable_of_its_style():
     assert {f"var({name})" for name, _ in LIGHT.variables()} == {colour for _, colour in BY_STYLE.variables()}
+
+
+@pytest.mark.parametrize(("length", "columns"), [(4, 6), (36, 3), (400, 3)])
+def test_a_legend_is_no_wider_than_its_chart(length, columns):
+    """Long names in as many columns as short ones are cut off at the chart's edge."""
+    for channel in by_group(["a" * length, "b"], LIGHT):
+        assert channel.to_dict()["legend"] == {"columns": columns}
 
 
 def values(picture, field=None):

@@ -6,6 +6,8 @@ import pytest
 
 from muse_bench.kernel_bench.record import GoalOutcome, KernelRow, KernelRun, Rates
 from muse_bench.record import Environment
+from muse_bench.report.charts import kernels as charts
+from muse_bench.report.charts.palette import LIGHT
 from muse_bench.report.kernels import kernel_sheets, render_csv
 from muse_bench.report.sheet import render_markdown, render_terminal
 
@@ -81,3 +83,20 @@ def test_csv_has_seconds_and_bytes_and_leaves_missing_values_empty(kernel_run):
     assert "9.87e-06" in first
     assert str(4 << 20) in first
     assert ",,,,," in last
+
+
+def test_the_chart_has_a_bar_for_each_pass_and_the_limit_on_it(kernel_run):
+    """A pass that failed is named and has no bar; one that there is not, of what did not fail, is left out."""
+    fill = dataclasses.replace(CASE, contender="fill_", forward_backward_seconds=None, goals=())
+    (picture,) = charts.pictures(dataclasses.replace(kernel_run, rows=(*kernel_run.rows, fill)))
+    rows = [row for rows in picture.specification(LIGHT)["datasets"].values() for row in rows]
+    found = {(row["contender"], row["name"]): (row["milliseconds"], row["limit"], row["end"]) for row in rows}
+    forward, both = "forward", "forward and backward"
+    milliseconds, limit, end = found["muse_kernels", forward]
+    assert (milliseconds, limit) == (pytest.approx(9.87e-3), pytest.approx(8.1e-3))
+    assert end == "0.0099 ms, 82 % of the limit"
+    assert found["tensorly-torch", both] == (0, None, "crashed")
+    assert found["Liger", forward] == (0, None, "missing")
+    assert ("fill_", both) not in found
+    assert picture.title == kernel_sheets(kernel_run)[0].title
+    assert "82 % of the limit" in picture.says

@@ -9,6 +9,8 @@ import pytest
 from muse_bench.errors import UsageError
 from muse_bench.quality.record import CorpusFacts, QualityRow, QualityRun, TokenizerFacts
 from muse_bench.record import Environment
+from muse_bench.report.charts import quality as charts
+from muse_bench.report.charts.palette import LIGHT
 from muse_bench.report.quality import quality_sheets, render_csv
 from muse_bench.report.sheet import render_markdown, render_terminal
 
@@ -139,3 +141,27 @@ def test_training_losses_on_the_way_are_means_up_to_there_over_seeds(quality_run
     sheet = quality_sheets(dataclasses.replace(quality_run, rows=rows))[1]
     assert sheet.headings == ("model", "100", "200", "300", "500", "700", "1.0 K")
     assert sheet.rows == [("baseline", "8.500", "4.500", "-", "-", "-", "2.250")]
+
+
+def drawn(picture):
+    """The rows of the chart's data."""
+    return [row for rows in picture.specification(LIGHT)["datasets"].values() for row in rows]
+
+
+def test_the_charts_have_each_model_that_came_to_an_end_once(quality_run):
+    """Three seeds as three points, a model that never ended, or one without a peak at 0 MiB."""
+    beside, falling = charts.pictures(quality_run)
+    points = {row["group"]: (row["mib"], row["loss"]) for row in drawn(beside)}
+    assert len(drawn(beside)) == len(points) == 3
+    assert points["baseline"] == (4_000, pytest.approx((2.90 + 2.91 + 2.93) / 3))
+    assert beside.title == quality_sheets(quality_run)[0].title
+    assert {row["group"] for row in drawn(falling)} == {"baseline", "tuned", "ultra"}
+
+
+def test_a_curve_is_the_mean_of_the_seeds_at_the_tokens_that_all_have(quality_run):
+    curves = (((100, 9.0), (200, 4.0)), ((100, 7.0), (150, 6.0), (200, 2.0)))
+    rows = [dataclasses.replace(row, curve=curve) for row, curve in zip(losses(ROW, 2.0, 2.1), curves, strict=True)]
+    _, falling = charts.pictures(dataclasses.replace(quality_run, rows=tuple(rows)))
+    assert {(row["x"], row["y"]) for row in drawn(falling)} == {(100, 8.0), (200, 3.0)}
+    apart = [dataclasses.replace(rows[0], curve=((100, 9.0),)), dataclasses.replace(rows[1], curve=((150, 6.0),))]
+    assert len(charts.pictures(dataclasses.replace(quality_run, rows=tuple(apart)))) == 1

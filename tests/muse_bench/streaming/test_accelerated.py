@@ -43,8 +43,8 @@ def build(*args: str, **changes: object) -> Workload:
 
 @torch.no_grad()
 def generated(work: Workload) -> torch.Tensor:
-    states = work.model.new_states(len(work.ids), SEQ + NEW)
-    logits = [work.model.read_prompt(work.ids, states)]
+    states = work.model.new_states(len(work.x), SEQ + NEW)
+    logits = [work.model.read_prompt(work.x, states)]
     for start in range(SEQ, SEQ + NEW - 1):
         logits.append(work.model.decode_step(logits[-1].argmax(-1), states, start))
     return torch.cat(logits, dim=1)
@@ -56,7 +56,7 @@ def test_logits_are_the_resident_ones_to_the_bit(name: str) -> None:
     ours, theirs = (build(name, weights) for weights in ("device", "accelerate"))
     with torch.no_grad():
         for last_only in (False, True):
-            found, expected = (work.model(work.ids, last_only=last_only) for work in (theirs, ours))
+            found, expected = (work.model(work.x, last_only=last_only) for work in (theirs, ours))
             torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 

@@ -116,8 +116,8 @@ def test_evaluation_between_steps_changes_nothing(weights: str) -> None:
 def evaluate(work: Workload) -> None:
     work.model.eval()
     with torch.no_grad():
-        work.model(work.ids, last_only=True)
-        work.model.loss(work.ids, work.targets)
+        work.model(work.x, last_only=True)
+        work.model.loss(work.x, work.targets)
     work.model.train()
 
 
@@ -304,7 +304,7 @@ def test_checkpoints_count_towards_what_was_given() -> None:
     least = -(-work.model.host_bytes()["weights"] // mmap.PAGESIZE) * mmap.PAGESIZE
     full = build_workload(dataclasses.replace(work.case, host_memory_bytes=least), CPU)
     with pytest.raises(HostMemoryShort):
-        full.model.loss(full.ids, full.targets)
+        full.model.loss(full.x, full.targets)
 
 
 @pytest.mark.parametrize(("values", "moves"), [(100, False), (101, True)])
