@@ -13,6 +13,7 @@ class ExitCode(enum.IntEnum):
     CASE_FAILED = 4
     HUNG_UP = 129
     INTERRUPTED = 130
+    PIPE_CLOSED = 141
     TERMINATED = 143
 
 

@@ -67,8 +67,8 @@ class CommandLine:
 
         `before` runs in the process before it becomes the command line; modules are looked for in `paths` first.
         """
-        command = [*program(stands_in), *map(str, arguments)]
-        options = {"cwd": self.folder, "env": variables(*paths, **environment), "timeout": 120, **options}
+        command = [*self.program(stands_in), *map(str, arguments)]
+        options = {"cwd": self.folder, "env": self.environment(*paths, **environment), "timeout": 120, **options}
         done = subprocess.run(command, capture_output=True, text=True, preexec_fn=before, check=False, **options)
         saved = self.folder / "a.json"
         records = json.loads(saved.read_text())["records"] if saved.is_file() else []
@@ -80,22 +80,22 @@ class CommandLine:
         models = [f"faulty.py:{strike}_in_{phase}" for phase in phases]
         return self("compare", "--models", ",".join([*models, "baseline"]), *among, **options)
 
+    @staticmethod
+    def program(stands_in: bool = False) -> list[str]:
+        """The beginning of a command line."""
+        return [sys.executable, str(STAND_IN)] if stands_in else [sys.executable, "-m", "muse_bench"]
+
+    @staticmethod
+    def environment(*paths: Path, **more: str) -> dict[str, str]:
+        """The environment of a process that has this tree's code."""
+        found = os.pathsep.join(map(str, (*paths, ROOT, ROOT / "kernels", STAND_IN.parent)))
+        return {**os.environ, "PYTHONPATH": found, "COLUMNS": "120", **more}
+
 
 @pytest.fixture
 def muse_bench(folder: Path) -> CommandLine:
     """The command line, among the faulty models."""
     return CommandLine(folder)
-
-
-def program(stands_in: bool = False) -> list[str]:
-    """The beginning of a command line."""
-    return [sys.executable, str(STAND_IN)] if stands_in else [sys.executable, "-m", "muse_bench"]
-
-
-def variables(*paths: Path, **more: str) -> dict[str, str]:
-    """The environment of a process that has this tree's code."""
-    found = os.pathsep.join(map(str, (*paths, ROOT, ROOT / "kernels", STAND_IN.parent)))
-    return {**os.environ, "PYTHONPATH": found, "COLUMNS": "120", **more}
 
 
 def pytest_configure(config: pytest.Config) -> None:
