@@ -14,7 +14,7 @@ SWEEPS := $(wildcard reports/h200/sweep-*.json)
 SWEPT := $(foreach what,seq decode,$(if $(filter reports/h200/sweep-$(what)%,$(SWEEPS)),$(what)))
 ABLATIONS := $(wildcard reports/h200/ablation*.json)
 RANKS := $(wildcard reports/h200/ranks*.json)
-OTHERS := $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) $(RANKS) reports/h200/claims.json
+OTHERS := reports/h200/claims.json reports/h200/reliability.json $(CALIBRATION) $(KERNELS) $(QUALITY) $(LOSSES) $(SWEEPS) $(ABLATIONS) $(RANKS)
 REPORTS := $(filter-out $(OTHERS),$(wildcard reports/h200/*.json))
 BESIDE = $(patsubst %,--quality %,$(wildcard reports/h200/losses-$(1)*.json))
 MEASURED := $(wildcard $(foreach size,ref large,reports/h200/$(size)-*.json))
@@ -84,6 +84,7 @@ rendered:
 	$(foreach file,$(ABLATIONS),$(BIN)/muse-bench ablate --records $(file) $(call BESIDE,ablation) --output $(file:.json=.md) &&) true
 	$(foreach file,$(RANKS),$(BIN)/muse-bench ranks --from $(file) $(call BESIDE,ranks) --output $(file:.json=.md) &&) true
 	$(foreach name,$(SHOWN),$(BIN)/muse-bench report reports/h200/$(name).json --into README.md &&) true
+	$(BIN)/python tests/faults/page.py $(wildcard reports/reliability.json reports/h200/reliability.json) > docs/reliability.md
 	$(BIN)/python -m typer muse_bench.cli utils docs --name muse-bench --title Commands | sed -e 's/^Examples:$$/Examples:\n/' -e 's/^  muse-bench/    muse-bench/' -e 's/^    --/      --/' > docs/commands.md
 
 clean:

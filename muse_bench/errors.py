@@ -13,6 +13,7 @@ class ExitCode(enum.IntEnum):
     CASE_FAILED = 4
     HUNG_UP = 129
     INTERRUPTED = 130
+    PIPE_CLOSED = 141
     TERMINATED = 143
 
 
@@ -28,6 +29,12 @@ class UsageError(MuseBenchError):
 
 class UntraceableModel(MuseBenchError):  # noqa: N818
     """A model that cannot be traced without a GPU; names the operation and where it is called."""
+
+    exit_code = ExitCode.CASE_FAILED
+
+
+class DtypesDiffer(MuseBenchError):  # noqa: N818
+    """An operation that autocast gives tensors of a dtype that it does not take beside its weights."""
 
     exit_code = ExitCode.CASE_FAILED
 

@@ -4,6 +4,7 @@ It lies beside the JSON output for as long as the run is not over. Its first lin
 when more of the GPU is known; each of the others is a record, as the JSON output will hold it.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -73,7 +74,8 @@ class Journal:
             return
         if self._over or not self._holds:
             self.path.unlink(missing_ok=True)
-        self._stream.close()
+        with contextlib.suppress(OSError):  # of a line that could not be written, which has been said
+            self._stream.close()
 
     def begin(self, origin: Origin, asked: Callable[[Record], bool]) -> None:
         """Starts the file, or goes on with it.

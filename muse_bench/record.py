@@ -7,6 +7,7 @@ and, flattened, the columns of the CSV; they are stable within `SCHEMA_VERSION`.
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -341,6 +342,8 @@ def read_head(values: Any, rows: str) -> tuple[Environment, str | None]:
     environment = known_fields(Environment, values.get("environment", {}))
     environment.setdefault("muse_bench", "unknown")
     check_values(Environment, environment)
+    if not re.fullmatch(r"\d{1,3}\.\d{1,3}", environment.get("compute_capability") or "8.6", re.ASCII):
+        raise UsageError(f"'compute_capability' is {environment['compute_capability']!r:.60}: it is written as 8.6")
     if not isinstance(values.get("command"), str | None):
         raise UsageError("not a record file: its command is not text")
     return Environment(**environment), values.get("command")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Callable
@@ -23,10 +24,7 @@ def read_json(path: Path, parse: Callable[[Any], Parsed]) -> Parsed:
     Raises: UsageError that names the file when it cannot be read or is not what `parse` expects.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE_BYTES:
-            raise UsageError(f"{path}: larger than {LARGEST_FILE_BYTES >> 20} MiB: not a record file of muse-bench")
-        text = path.read_text(encoding="utf-8")
-        return parse(json.loads(text, parse_constant=_finite, parse_float=_finite))
+        return parse(parse_json(_read(path)))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -35,6 +33,11 @@ def read_json(path: Path, parse: Callable[[Any], Parsed]) -> Parsed:
         raise UsageError(f"{path}: not a record file: a value is missing or of the wrong type ({error})") from error
     except UsageError as error:
         raise UsageError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The text's value. Raises: ValueError for no JSON, a number that is none, and an object with a key twice."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_once_each)
 
 
 def known_fields(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +92,25 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, int):
         return hint in (int, float) and abs(value) <= LARGEST_NUMBER
     return isinstance(value, typing.get_origin(hint) or hint)
+
+
+def _read(path: Path) -> str:
+    """A file's text. What has no size of its own, such as a pipe or a device, is not read to its end either."""
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        content = stream.read(LARGEST_FILE_BYTES + 1) if size <= LARGEST_FILE_BYTES else b""
+    if max(size, len(content)) > LARGEST_FILE_BYTES:
+        raise UsageError(f"{path}: larger than {LARGEST_FILE_BYTES >> 20} MiB: not a record file of muse-bench")
+    return content.decode()
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object. Of two values for one key, readers differ in which of them counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
+        raise ValueError(f"{twice!a:.60} is in one object twice")
+    return found
 
 
 def _finite(text: str) -> float:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from muse_bench.autocast import forward_autocast
 from muse_bench.capture import GraphedStep
 from muse_bench.config import HUGGING_FACE, SETUP, TRAINING_MODES, Case
+from muse_bench.errors import DtypesDiffer
 from muse_bench.layers.mixer import State, state_bytes
 from muse_bench.layers.quantised import quantise_linears
 from muse_bench.models.external import build_external, build_setup, models_of
@@ -294,9 +295,20 @@ STEPS: dict[str, Run] = {
 }
 
 
-def _autocast(work: Workload) -> contextlib.AbstractContextManager[None]:
-    dtype = work.case.autocast
-    return forward_autocast(work.x.device, None if dtype is None else DTYPES[dtype])
+@contextlib.contextmanager
+def _autocast(work: Workload) -> Iterator[None]:
+    """Inside, the case's autocast is on. Raises: DtypesDiffer where a kernel does not take what it makes of things."""
+    name, dtype = work.case.autocast, work.case.dtype
+    with forward_autocast(work.x.device, None if name is None else DTYPES[name]):
+        try:
+            yield
+        except ValueError as error:
+            if name is None or "expected dtype" not in str(error):
+                raise
+            raise DtypesDiffer(
+                f"a kernel of this model takes no --autocast {name} beside weights in {dtype} ({error}): "
+                "leave out --autocast and choose --dtype"
+            ) from error
 
 
 def _micro(work: Workload, rows: Tensor) -> tuple[Tensor, ...]:

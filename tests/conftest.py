@@ -1,5 +1,6 @@
 """What all tests share: names of parameters that are the same in every process, and what needs a GPU."""
 
+import json
 import platform
 import sys
 from collections import Counter
@@ -10,7 +11,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--summary FILE`: where and at which commit it ran, and how many tests of each file passed, as Markdown."""
+    """`--summary FILE`: where it ran and how many tests of each file passed, as Markdown; as JSON what they counted."""
     parser.addoption("--summary", metavar="FILE", type=Path, help="write a summary of the run to this file")
 
 
@@ -18,6 +19,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Writes the summary that was asked for."""
     path: Path | None = config.getoption("summary")
     if path is None:
+        return
+    if path.suffix == ".json":
+        path.write_text(json.dumps({"machine": _machine(), "rows": _rows(terminalreporter)}, indent=1) + "\n")
         return
     found: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed", "skipped", "error"):
@@ -39,6 +43,18 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         *(f"- failed: {name}" for name in failed),
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _rows(terminalreporter: Any) -> list[dict[str, Any]]:
+    """Of each test that stands for a fault: what that is, how the test ended, and what it counted."""
+    rows: dict[str, dict[str, Any]] = {}
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            said = dict(getattr(report, "user_properties", ()))  # of a file that cannot be imported there are none
+            if "fault" in said:
+                counts = said.get("counts", {})
+                rows[report.nodeid] = {"test": report.nodeid, **said["fault"], "outcome": outcome, "counts": counts}
+    return [rows[test] for test in sorted(rows)]
 
 
 def _machine() -> str:

@@ -3,6 +3,8 @@
 To add a command, write its file and add its line to `COMMANDS`.
 """
 
+import errno
+import os
 import sys
 from typing import Annotated
 
@@ -34,6 +36,7 @@ from muse_bench.cli.usage import describe
 from muse_bench.cli.verify_8gb import verify_8gb
 from muse_bench.errors import ExitCode, MuseBenchError
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # what a stream may say of its disk
 COMMANDS = (
     compare,
     verify_8gb,
@@ -75,7 +78,8 @@ def root(
 
     \b
     Exit codes: 0 fine or PASS, 1 FAIL, 2 wrong usage, 3 INCONCLUSIVE,
-    4 a case ran out of memory or crashed, 130 interrupted, 143 terminated.
+    4 a case ran out of memory or crashed, 130 interrupted, 141 nobody reads
+    what is printed, 143 terminated.
     """
     if version:
         typer.echo(f"muse-bench {muse_bench.__version__}")
@@ -93,7 +97,9 @@ def main() -> int:
             stream.reconfigure(errors="replace")  # a terminal that lacks a letter shows '?' for it
     try:
         with stopping():
-            return int(app(prog_name="muse-bench", standalone_mode=False))
+            code = int(app(prog_name="muse-bench", standalone_mode=False))
+            sys.stdout.flush()  # here, where it can be told that it cannot
+            return code
     except MuseBenchError as error:
         console.complain(f"error: {error}")
         return error.exit_code
@@ -103,3 +109,17 @@ def main() -> int:
     except KeyboardInterrupt:
         console.complain("interrupted")
         return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        return _without_stdout(ExitCode.PIPE_CLOSED)
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        console.complain(f"error: stdout: cannot be written: {error.strerror or error}")
+        return _without_stdout(ExitCode.USAGE)
+
+
+def _without_stdout(code: ExitCode) -> ExitCode:
+    """The code, once what is still to be printed has nowhere to go: it would fail again at the very end."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return code

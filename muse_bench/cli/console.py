@@ -9,11 +9,18 @@ from rich.console import Console
 UNKNOWN_WIDTH = 120
 
 
+class _Output(Console):
+    """A console that says when nobody reads it; Rich would end the process as if a verdict were FAIL."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def stdout() -> Console:
     """For results. Nothing is read as markup: names come from users and from files."""
     streams = (sys.stdin, sys.stdout, sys.stderr)
     blind = "COLUMNS" not in os.environ and not any(stream is not None and stream.isatty() for stream in streams)
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=False, width=UNKNOWN_WIDTH if blind else None)
+    return _Output(markup=False, emoji=False, highlight=False, soft_wrap=False, width=UNKNOWN_WIDTH if blind else None)
 
 
 def stderr() -> Console:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from muse_bench.cli.options import RunOptions
 from muse_bench.cli.outputs import Outputs
 from muse_bench.config import Case
+from muse_bench.errors import UsageError
 from muse_bench.execution.runner import Runner
 from muse_bench.execution.side_by_side import SideBySide
 from muse_bench.journal import RESUME, Journal
@@ -65,7 +66,11 @@ def run_journaled(
     todo = [cases[place] for place in left]
     for index, record in runner.run(todo) if isinstance(runner, SideBySide) else enumerate(runner.run(todo)):
         finished = complete(record)
-        journal.add(finished)
+        try:
+            journal.add(finished)
+        except UsageError:
+            yield left[index], finished  # it can be shown, if it cannot be kept
+            raise
         yield left[index], finished
 
 

@@ -7,16 +7,16 @@ import queue
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from muse_bench.execution.protocol import TIMING, Hello, Result
+from muse_bench.execution.tail import Tail
 
-STDERR_TAIL_BYTES = 2_000
 START_SECONDS = 300.0
+LOOK_SECONDS = 1.0  # between two looks at whether a process that says nothing is there at all
 CASES = "muse_bench.execution.worker"
 
 
@@ -25,26 +25,34 @@ class WorkerDied(Exception):  # noqa: N818
 
 
 class WorkerProcess:
-    """A process that runs a worker module. `environment` is added to this process's own."""
+    """A process that runs a worker module. `environment` is added to this process's own.
+
+    It leads a group of its own, and whatever it has started ends with it. What it prints is read and forgotten, but
+    for the last line, which says why it died.
+    """
 
     def __init__(self, environment: dict[str, str | None], module: str = CASES) -> None:
         variables = {**os.environ, **{k: v for k, v in environment.items() if v is not None}}
         for name in (name for name, value in environment.items() if value is None):
             variables.pop(name, None)
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env=variables,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # a Ctrl-C reaches the runner alone, which then ends its workers
-        )
+        self._stderr = Tail()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr.descriptor,
+                env=variables,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # a Ctrl-C reaches the runner alone, which then ends its workers
+            )
+        finally:
+            self._stderr.handed_over()
         self._hello: Hello | None = None
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -95,32 +103,58 @@ class WorkerProcess:
             raise WorkerDied(self._how_it_ended()) from error
 
     def _signal(self, name: str) -> None:
-        if self._process.poll() is None and hasattr(signal, name):
-            self._process.send_signal(getattr(signal, name))
-
-    def kill(self) -> None:
-        """Ends the process at once, whatever waits for it."""
-        if self._process.poll() is None:
-            self._process.kill()
+        if self._process.returncode is None and hasattr(signal, name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, getattr(signal, name))
 
     def close(self) -> None:
-        """Ends the process at once, and forgets what it said."""
+        """Ends the process at once, with all that it has started, and forgets what it said."""
         self.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+        self._reader.join(LOOK_SECONDS)
+        for stream in (self._process.stdin, None if self._reader.is_alive() else self._process.stdout):
             if stream is not None:
                 with contextlib.suppress(BrokenPipeError):  # a request was still in the pipe when the process ended
                     stream.close()
 
+    def kill(self) -> None:
+        """Kills the process and all that it has started, whatever waits for it.
+
+        Their group has the process's number for as long as nobody has asked how that ended.
+        """
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def _next(self, deadline: float | None, allowed: float | None = START_SECONDS) -> dict[str, Any]:
-        try:
-            line = self._lines.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            self._process.kill()
-            raise WorkerDied(f"timed out after {allowed:g} s") from None
+        line = self._next_line(deadline, allowed)
         if line is None:
             raise WorkerDied(self._how_it_ended())
-        return cast(dict[str, Any], json.loads(line))
+        try:
+            return cast(dict[str, Any], json.loads(line))
+        except ValueError:
+            self.kill()
+            raise WorkerDied(f"the worker process answered what is no answer: {line.strip():.60}") from None
+
+    def _next_line(self, deadline: float | None, allowed: float | None) -> str | None:
+        """The next line of the answers; None when the process has ended, even if what it started holds them open."""
+        gone = False
+        while True:
+            left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
+            try:
+                return self._lines.get(timeout=left)
+            except queue.Empty:
+                if gone:
+                    return None
+                if deadline is not None and time.monotonic() >= deadline:
+                    self.kill()
+                    raise WorkerDied(f"timed out after {allowed:g} s") from None
+                gone = self._has_ended()  # once more: its last line may have come since
+
+    def _has_ended(self) -> bool:
+        """Whether the process has ended; how it did is not asked yet."""
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return self._process.returncode is not None or os.waitid(os.P_PID, self._process.pid, how) is not None
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -129,13 +163,12 @@ class WorkerProcess:
         self._lines.put(None)
 
     def _how_it_ended(self) -> str:
+        """In words. One that has closed its answers and goes on is given a moment, and is then killed."""
+        deadline = time.monotonic() + LOOK_SECONDS
+        while not self._has_ended() and time.monotonic() < deadline:
+            time.sleep(LOOK_SECONDS / 100)
+        self.kill()
         status = self._process.wait()
         how = f"killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
-        tail = self._stderr_tail()
+        tail = self._stderr.last_line()
         return f"the worker process was {how}" + (f": {tail}" if tail else "")
-
-    def _stderr_tail(self) -> str:
-        size = self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, size - STDERR_TAIL_BYTES))
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else ""

@@ -70,7 +70,7 @@ def _result(answer: Answer, request: Any, say: Say) -> Result:
         return Result(kind="result", status="oom", reason=reason, values={})
     except MuseBenchError as error:
         return Result(kind="result", status="crashed", reason=str(error), values={})
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()  # to stderr, which the runner keeps
         return Result(kind="result", status="crashed", reason=_one_line(error), values={})
 

@@ -116,7 +116,8 @@ class SemiseparableMixer(nn.Module):
         self.local = CausalConvolution(d_model)
         self.u = linear(d_model, rank, bias=False)
         self.v = linear(d_model, rank, bias=False)
-        self.gate = nn.Sequential(linear(d_model, d_model // 4), nn.ReLU(), linear(d_model // 4, rank))
+        narrow = max(d_model // 4, 1)
+        self.gate = nn.Sequential(linear(d_model, narrow), nn.ReLU(), linear(narrow, rank))
         self.out = linear(rank, d_model)
         # sigmoid(2 .. 6) spreads the decays over memories of about 8 to 400 tokens.
         self.decay_logit = nn.Parameter(torch.linspace(2.0, 6.0, rank)) if decay else None

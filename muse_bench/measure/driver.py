@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from muse_bench.measure.nvml_device import (
     UnavailableError,
-    failures_of,
+    failures,
     open_device,
     physical_handle,
     start_nvml,
@@ -100,6 +100,6 @@ def _release(number: int) -> tuple[int, int]:
 
 
 def _ask(nvml: Any, call: Callable[[], Answer]) -> Answer | None:
-    with contextlib.suppress(UnavailableError, *failures_of(nvml)):
+    with contextlib.suppress(UnavailableError, *failures(nvml)):
         return call()
     return None

@@ -15,12 +15,15 @@ from muse_bench.measure.nvml_device import (
     NO_PROCESS_LIST,
     Device,
     UnavailableError,
+    failures,
     open_device,
     start_nvml,
     stop_nvml,
 )
 
 Answer = TypeVar("Answer")
+PATIENCE_SECONDS = 10.0  # a driver that has lost its GPU may not answer at all
+SILENT = f"NVML has not answered for {PATIENCE_SECONDS:g} s"
 NOT_STARTED = "the NVML sampler was not started"
 NO_PROCESS = "no process was named to be watched"
 NO_PROCESS_FIGURE = "the driver gives no per-process figure (WSL, Windows, MIG or a container)"
@@ -125,7 +128,10 @@ class NvmlSampler:
         if self._view is None:
             self._stopping.set()
             if self._thread is not None:
-                self._thread.join()
+                self._thread.join(PATIENCE_SECONDS)
+                if self._thread.is_alive():
+                    self._view = DeviceView(interval_seconds=self._interval_seconds, unavailable_reason=SILENT)
+                    return self._view
                 self._try_sample()
             ending = None if self._device is None else self._device.close()
             self._view = self._summarise(ending)
@@ -140,7 +146,7 @@ class NvmlSampler:
             return False
         try:
             self._sample(self._device)
-        except self._device.failures as error:
+        except Exception as error:  # of whatever kind: a thread that ends unseen would pass a part's peak for the run's
             self._failure = f"NVML failed after {self._samples} samples: {error}"
         return self._failure is None
 
@@ -240,7 +246,7 @@ def driver_version() -> str | None:
         return None
     try:
         return str(nvml.nvmlSystemGetDriverVersion())
-    except nvml.NVMLError:
+    except failures(nvml):
         return None
     finally:
         stop_nvml(nvml)

@@ -26,7 +26,7 @@ class Device:
         self._nvml = nvml
         self._handle = handle
         self._has_second_call = True
-        self.failures = failures_of(nvml)
+        self.failures = failures(nvml)
         self.notes = notes
         self.reasons: list[str] = []
 
@@ -54,7 +54,7 @@ class Device:
         """The program of a process; None when it is gone or hidden."""
         try:
             return os.path.basename(self._nvml.nvmlSystemGetProcessName(pid)) or None
-        except self._nvml.NVMLError:
+        except self.failures:
             return None
 
     def close(self) -> str | None:
@@ -95,7 +95,7 @@ def start_nvml() -> Any:
         raise UnavailableError(NOT_INSTALLED) from error
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+    except failures(pynvml) as error:
         raise UnavailableError(f"NVML could not start: {error}") from error
     return pynvml
 
@@ -104,14 +104,14 @@ def stop_nvml(nvml: Any) -> str | None:
     """Ends NVML; what went wrong, if anything did."""
     try:
         nvml.nvmlShutdown()
-    except nvml.NVMLError as error:
+    except failures(nvml) as error:
         return f"NVML did not end: {error}"
     return None
 
 
-def failures_of(nvml: Any) -> tuple[type[Exception], ...]:
-    """What pynvml raises: its own errors, and Python's where its version and the driver's disagree."""
-    return nvml.NVMLError, AttributeError, OSError, TypeError, ValueError
+def failures(nvml: Any, *others: type[Exception]) -> tuple[type[Exception], ...]:
+    """What pynvml raises: its own errors, and Python's where its version and the driver's disagree; and the others."""
+    return (nvml.NVMLError, AttributeError, OSError, TypeError, ValueError, *others)
 
 
 def open_device(index: int, uuid: str | None, environment: Mapping[str, str]) -> Device:
@@ -120,10 +120,9 @@ def open_device(index: int, uuid: str | None, environment: Mapping[str, str]) ->
     Raises: UnavailableError when NVML cannot start, or has no such device.
     """
     nvml = start_nvml()
-    failures: tuple[type[Exception], ...] = (UnavailableError, *failures_of(nvml))
     try:
         return _find(nvml, index, uuid, environment)
-    except failures as error:
+    except failures(nvml, UnavailableError) as error:
         stop_nvml(nvml)
         raise UnavailableError(f"NVML could not open device {uuid or index}: {error}") from error
 
@@ -172,7 +171,7 @@ def _handle_by_uuid(nvml: Any, uuid: str) -> Any:
 def physical_handle(nvml: Any, environment: Mapping[str, str]) -> Any:
     """The GPU that CUDA uses first, or that the MIG instance which it uses first is a part of.
 
-    Raises: UnavailableError, or one of `failures_of`, when there is none.
+    Raises: UnavailableError, or one of `failures`, when there is none.
     """
     name = _visible(0, environment.get("CUDA_VISIBLE_DEVICES"))
     if name.isdigit():

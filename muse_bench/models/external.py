@@ -100,6 +100,8 @@ def _import_file(path: Path) -> Any:
     sys.path.append(str(path.resolve().parent))  # what lies beside the file can be imported from it
     try:
         spec.loader.exec_module(module)
+    except torch.OutOfMemoryError:
+        raise
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
         raise UsageError(f"importing '{path}' raised {one_line(error)}") from error
@@ -113,7 +115,9 @@ def _import_module(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise UsageError(f"there is no module '{error.name}' (from '{name}')") from error
-    except Exception as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (Exception, SystemExit) as error:
         raise UsageError(f"importing '{name}' raised {one_line(error)}") from error
 
 

@@ -61,7 +61,7 @@ def _mixer(config: ModelConfig) -> int:
         return _linear(d, 3 * d) + _linear(d, d)
     if config.mixer == "matrix-ar-ssm":
         return _matrix_mixer(config, rank)
-    gate = _linear(d, d // 4) + _linear(d // 4, rank)
+    gate = _linear(d, max(d // 4, 1)) + _linear(max(d // 4, 1), rank)
     convolution, decays = 3 * d, rank if config.decay else 0
     return convolution + 2 * d * rank + gate + _linear(rank, d) + decays
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from muse_bench import scopes
 from muse_bench.autocast import meta_autocast
 from muse_bench.config import WORKSPACE_ENVIRONMENT, Case
-from muse_bench.errors import UsageError
+from muse_bench.errors import DtypesDiffer, HostMemoryShort, UsageError
 from muse_bench.observe import Observer, observe
 from muse_bench.predict import rules, values
 from muse_bench.predict.gpus import Gpu, cublas_workspace_bytes, cublaslt_workspace_bytes, libraries_bytes
@@ -136,7 +136,8 @@ class MetaObserver(Observer):
 def trace_case(case: Case, gpu: Gpu, on_phase: Any = None, build: Build = build_workload) -> tuple[Trace, Workload]:
     """Traces the case's first steps as they would run on the GPU.
 
-    Raises: UntraceableModel for a model that needs a GPU to run, UsageError for a factory that fails.
+    Raises: UntraceableModel for a model that needs a GPU to run, UsageError for a factory that fails; DtypesDiffer,
+        HostMemoryShort and torch.OutOfMemoryError as they are.
     """
     major, minor = torch.__version__.split(".")[:2]
     observer = MetaObserver(gpu, WORKSPACE_ENVIRONMENT[case.workspace], (int(major), int(minor)))
@@ -146,8 +147,8 @@ def trace_case(case: Case, gpu: Gpu, on_phase: Any = None, build: Build = build_
         try:
             with indices:
                 work = observe(case, torch.device("meta"), observer, case.traced_steps, on_phase, build)
-        except UsageError:
-            raise
+        except (UsageError, DtypesDiffer, HostMemoryShort, torch.OutOfMemoryError):
+            raise  # these say by themselves what is wrong
         except Exception as error:
             if "Storage size calculation overflowed" in str(error):
                 sizes = str(error).partition("sizes=")[2].split("]")[0].lstrip("[")

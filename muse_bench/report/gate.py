@@ -173,7 +173,7 @@ def _case(name: str, case: Judged) -> dict[str, Any]:
 
 
 def _test(suite: ET.Element, name: str, case: Judged) -> None:
-    test = ET.SubElement(suite, "testcase", {"classname": f"muse-bench.{case.record.mode}", "name": name})
+    test = ET.SubElement(suite, "testcase", {"classname": f"muse-bench.{words.plain(case.record.mode)}", "name": name})
     if case.standing == "FAIL":
         failure = ET.SubElement(test, "failure", {"type": "regression", "message": failure_text(case)})
         failure.text = _explanation_text(name, case)

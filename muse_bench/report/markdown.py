@@ -18,7 +18,7 @@ def render(run: RunFile) -> str:
         f"## Peak GPU memory, MiB, {escape(words.origin(run))}",
         "",
         f"{escape(words.protocol(run))}; {escape(words.software(run))}"
-        + (f"; reduction against `{'`, `'.join(map(words.plain, against))}`" if against else ""),
+        + (f"; reduction against {', '.join(map(code, against))}" if against else ""),
         "",
         *_table(run.records, shown),
         "",
@@ -28,16 +28,16 @@ def render(run: RunFile) -> str:
         *(f"- {escape(line)}" for line in words.peculiarities(run.records)),
     ]
     if run.command:
-        lines += ["", f"    {words.plain(run.command)}"]
+        lines += ["", command_line(run.command)]
     return "\n".join(lines) + "\n"
 
 
 def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], is_left: Callable[[int], bool]) -> list[str]:
-    """The lines of a table whose cells are escaped; columns for which `is_left` holds stand left, the others right."""
-    cells = [[escape(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    """The lines of a table, escaped; columns for which `is_left` holds stand left, the others right."""
+    titles, *cells = [[escape(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     rule = [":" + "-" * (w - 1) if is_left(index) else "-" * (w - 1) + ":" for index, w in enumerate(widths)]
-    return [_line(row, widths, is_left) for row in (headings, rule, *cells)]
+    return [_line(row, widths, is_left) for row in (titles, rule, *cells)]
 
 
 def _table(records: Sequence[Record], shown: Sequence[columns.Column]) -> list[str]:
@@ -60,3 +60,14 @@ def escape(text: str) -> str:
     for letter in "\\|<>`*[]":
         text = text.replace(letter, f"\\{letter}")
     return text
+
+
+def code(text: str) -> str:
+    """Text between backticks, of which it then can have none."""
+    inside = words.plain(text).replace("`", "'")
+    return f"`{inside}`"
+
+
+def command_line(command: str) -> str:
+    """A command on a line of its own. Behind a list that is no code but text, in which a tag or a link could begin."""
+    return "    " + words.plain(command).replace("<", "&lt;").replace("](", "]&#40;")

@@ -7,9 +7,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from muse_bench.record import JOINT
-from muse_bench.report.markdown import escape, markdown_table
+from muse_bench.report.markdown import command_line, escape, markdown_table
 from muse_bench.report.table import frame
-from muse_bench.report.words import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +58,5 @@ def render_markdown(*sheets: Sheet, command: str | None = None) -> str:
         ]
         sections.append("\n".join(lines).rstrip() + "\n")
     if command:
-        sections.append("".join(f"    {plain(one)}\n" for one in command.split(JOINT)))
+        sections.append("".join(f"{command_line(one)}\n" for one in command.split(JOINT)))
     return "\n".join(sections)

@@ -15,7 +15,8 @@ FOLDERS = ("reports", "docs")
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_rendering_the_records_anew_changes_no_file(tmp_path: Path) -> None:
     """A record that was replaced without its tables, a table written by hand, a renderer changed without either."""
-    for name in ("Makefile", "README.md"):
+    (tmp_path / "tests" / "faults").mkdir(parents=True)
+    for name in ("Makefile", "README.md", "tests/faults/page.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     for name in FOLDERS:
         shutil.copytree(ROOT / name, tmp_path / name)

@@ -351,7 +351,7 @@ def test_a_file_without_permission_is_refused(run, path, monkeypatch):
     def deny(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(type(path), "read_text", deny)  # a mode of 0 does not stop root
+    monkeypatch.setattr(type(path), "open", deny)  # a mode of 0 does not stop root
     assert "cannot be read: Permission denied" in refusal(path)
 
 

@@ -16,6 +16,7 @@ from muse_bench.units import format_mib
 
 MODULES = 40  # that a treemap shows before it sums up the rest
 HOLDERS = 5
+LONGEST_NAME = 128  # of the 255 bytes that a name may have, with what stands before and behind it while it is written
 
 
 def labels(records: Sequence[Record]) -> list[str]:
@@ -103,5 +104,5 @@ def _change(record: Record) -> str:
 
 
 def _file_name(label: str) -> str:
-    """The label in letters that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", label).strip("-.") or "model"
+    """The label in letters that every file system takes, and as many."""
+    return re.sub(r"[^A-Za-z0-9._+=-]+", "-", label).strip("-.")[:LONGEST_NAME] or "model"
