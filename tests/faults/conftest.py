@@ -87,9 +87,9 @@ class CommandLine:
 
     @staticmethod
     def environment(*paths: Path, **more: str) -> dict[str, str]:
-        """The environment of a process that has this tree's code."""
-        found = os.pathsep.join(map(str, (*paths, ROOT, ROOT / "kernels", STAND_IN.parent)))
-        return {**os.environ, "PYTHONPATH": found, "COLUMNS": "120", **more}
+        """The environment of a process that has this tree's code before any other."""
+        found = [*map(str, (*paths, ROOT, ROOT / "kernels", STAND_IN.parent)), os.environ.get("PYTHONPATH", "")]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found)), "COLUMNS": "120", **more}
 
 
 @pytest.fixture
