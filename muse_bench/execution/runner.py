@@ -35,7 +35,7 @@ from muse_bench.execution.fill import (
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
-from muse_bench.execution.ranks import measure_ranks, with_ranks
+from muse_bench.execution.ranks import check_gpus, measure_ranks, with_ranks
 from muse_bench.measure.nvml import NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
 from muse_bench.record import Environment, Record
@@ -113,7 +113,7 @@ class Runner:
         except WorkerDied as error:
             self._close_spares()
             raise MuseBenchError(f"the worker process did not start: {error}") from error
-        unavailable = hello["cuda_unavailable"]
+        unavailable, self._gpus = hello["cuda_unavailable"], hello.get("gpus", 0)
         if self._asked == "cuda" and unavailable:
             self._close_spares()
             raise UsageError(f"nothing can be measured here: {unavailable}; use --backend predict")
@@ -150,6 +150,7 @@ class Runner:
             begun = time.monotonic()
             say("starting")
             if self.backend == "cuda" and case.sharding is not None:
+                check_gpus(case, self._gpus)
                 record, facts = measure_ranks(case, self._variables, self._timeout_seconds, say, self.environment.gpu)
                 self.environment = dataclasses.replace(self.environment, **facts)
             elif self.backend == "cuda" and self._caps and _is_streamed(case):
