@@ -34,7 +34,7 @@ def state():
 
 
 def test_pytorch_still_has_the_functions_that_are_replaced():
-    """Private ones: under another name in a new release they would be replaced for nothing, and memory lose its name."""
+    """Private ones: in a release that calls others they would be replaced for nothing, and memory lose its name."""
     assert _fsdp_param_group.foreach_all_gather is _fsdp_collectives.foreach_all_gather
     assert _fsdp_param_group.foreach_all_gather_copy_out is _fsdp_collectives.foreach_all_gather_copy_out
     assert _fsdp_param_group.foreach_reduce is _fsdp_collectives.foreach_reduce
