@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from muse_bench.analysis.verdict import judge
 from muse_bench.cli.cases import build_cases
 from muse_bench.cli.options import BudgetOptions, ProtocolOptions, ScaleOptions
-from muse_bench.config import SETUP, Backend, Case, Dtype, Logits, Mode, Optimizer, Workspace
+from muse_bench.cli.sharding import DEFAULT_RANKS
+from muse_bench.config import SETUP, Backend, Case, Dtype, Logits, Mode, Optimizer, Sharding, Workspace
 from muse_bench.errors import UsageError
 from muse_bench.execution.at_hand import choose_gpu
 from muse_bench.execution.runner import DEFAULT_GPU, Runner
@@ -30,7 +31,8 @@ class Options(TypedDict, total=False):
     """The options of `muse-bench predict` and `measure`, by the same names and with the same defaults.
 
     Sizes other than batch and seq are for presets. `input_shape` is that of one sample, '3x224x224' or (3, 224, 224),
-    for a model that reads no tokens. Without `dtype` a model of your own keeps the one that it has.
+    for a model that reads no tokens. Without `dtype` a model of your own keeps the one that it has. `sharding` shares a
+    model that is given by its name out among `ranks` GPUs, 2 unless told.
     """
 
     mode: Mode
@@ -54,6 +56,8 @@ class Options(TypedDict, total=False):
     seed: int
     budget: str
     headroom: str
+    sharding: Sharding
+    ranks: int
 
 
 def predict(model: "str | Given", *, gpu: str = DEFAULT_GPU, **options: Unpack[Options]) -> Record:
@@ -125,6 +129,8 @@ def find(model: "str | Given", backend: Backend, gpu: str | None, options: Optio
     from muse_bench.execution import here
     from muse_bench.models.given import name_of
 
+    if "sharding" in options:
+        raise UsageError("each rank builds its model by its name: give 'file.py:factory' or a preset, not the model")
     case, casts = _case(name_of(model), options), "dtype" in options
     if backend == "cuda":
         return judge(here.measure_here(case, model, casts=casts))
@@ -141,6 +147,16 @@ def _case(name: str, options: Options) -> Case:
     if shape is not None and not isinstance(shape, str):
         shape = format_shape(shape)
     (case,) = build_cases([name], ScaleOptions(**scale), ProtocolOptions(**protocol), BudgetOptions(**budget), shape)
+    return _shared_out(case, options)
+
+
+def _shared_out(case: Case, options: Options) -> Case:
+    """Raises: UsageError for ranks that nothing is shared out among."""
+    if "sharding" in options:
+        ranks = options.get("ranks", DEFAULT_RANKS)
+        return dataclasses.replace(case, execution="eager", sharding=options["sharding"], ranks=ranks)
+    if "ranks" in options:
+        raise UsageError(f"ranks={options['ranks']} shares nothing out: give sharding='fsdp', 'tensor' or 'replicas'")
     return case
 
 

@@ -51,6 +51,7 @@ TRAINING_MODES: tuple[Mode, ...] = ("train", "forward-backward")
 CAPTURED_OPTIMIZERS: tuple[Optimizer, ...] = ("muon-8bit", "adafactor-8bit", "apollo-mini", "sgd", "none")
 INT8_OPTIMIZERS: tuple[Optimizer, ...] = ("adafactor-8bit", "apollo-mini", "none")
 LARGEST_SIZE = 1 << 40
+MOST_RANKS = 1_024  # each adds pieces to every collective, which a trace goes through
 SETUP, HUGGING_FACE = "setup:", "hf:"  # what the names of such models begin with
 WITHOUT_RANK = {"embedding": ("dense",), "mixer": ("attention",), "ffn": ("dense",), "head": ("dense", "tied")}
 
@@ -323,6 +324,8 @@ def _require_positive(value: Any, *names: str) -> None:
 
 def _require_shardable(case: Case) -> None:
     """Raises: UsageError for what the engines of PyTorch cannot share out, or not as one case on one GPU does."""
+    if not 2 <= case.ranks <= MOST_RANKS:
+        raise UsageError(f"{case.ranks} ranks cannot share a case out: give 2 to {MOST_RANKS:,}")
     if case.mode not in ("train", "inference"):
         raise UsageError(f"mode '{case.mode}' is for one GPU: choose --mode train or inference")
     if case.has_own_step:

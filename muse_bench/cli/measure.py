@@ -23,7 +23,7 @@ from muse_bench.cli.options import (
 )
 from muse_bench.cli.repeats import merging, repeat_cases
 from muse_bench.cli.run import case_status, run_cases
-from muse_bench.cli.sharding import follows, sharded, show_first
+from muse_bench.cli.sharding import asked, follows, sharded, show_first
 from muse_bench.errors import ExitCode
 
 
@@ -66,13 +66,12 @@ def measure(
         return ExitCode.OK
     cases = build_cases([named_model(model, setup)], scale, protocol, budget, input_shape)
     cases = repeat_cases(sharded(cases, sharding), repeats)
-    return case_status(
-        run_cases(
-            cases,
-            backend,
-            options,
-            finish=merging(lambda records: tuple(map(judge, reduced(records))), repeats),
-            show=show_first,
-            snapshot=snapshot,
-        )
+    run = run_cases(
+        cases,
+        backend,
+        options,
+        finish=merging(lambda records: tuple(map(judge, reduced(records))), repeats),
+        show=show_first,
+        snapshot=snapshot,
     )
+    return case_status(asked(run))

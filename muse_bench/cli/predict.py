@@ -16,7 +16,7 @@ from muse_bench.cli.options import (
 )
 from muse_bench.cli.repeats import merging, repeat_cases
 from muse_bench.cli.run import case_status, run_cases
-from muse_bench.cli.sharding import follows, sharded, show_first
+from muse_bench.cli.sharding import asked, follows, sharded, show_first
 from muse_bench.errors import ExitCode
 
 
@@ -48,4 +48,4 @@ def predict(
     cases = build_cases([named_model(model, setup)], scale, protocol, budget, input_shape)
     cases = repeat_cases(sharded(cases, sharding), repeats)
     finish = merging(lambda records: tuple(map(judge, reduced(records))), repeats)
-    return case_status(run_cases(cases, "predict", options, finish=finish, show=show_first))
+    return case_status(asked(run_cases(cases, "predict", options, finish=finish, show=show_first)))

@@ -46,9 +46,14 @@ def follows(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("RANK", "0") != "0" and "WORLD_SIZE" in environment
 
 
+def asked(run: RunFile) -> RunFile:
+    """The run with its first record alone: a second one is what it is compared with, and may well not fit."""
+    return dataclasses.replace(run, records=run.records[:1])
+
+
 def show_first(run: RunFile) -> RenderableType:
-    """The first record in full: a second one is what it is compared with."""
-    return single(dataclasses.replace(run, records=run.records[:1]))
+    """The record that was asked for, in full."""
+    return single(asked(run))
 
 
 def _option(flag: str) -> str:

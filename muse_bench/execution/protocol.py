@@ -29,11 +29,12 @@ class Request(TypedDict):
 
 
 class Hello(TypedDict):
-    """A worker's first line: the process can take a request."""
+    """A worker's first line: the process can take a request. `gpus` is how many it sees."""
 
     kind: Literal["hello"]
     environment: dict[str, Any]
     cuda_unavailable: str | None
+    gpus: int
 
 
 class Phase(TypedDict):

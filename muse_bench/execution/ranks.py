@@ -77,6 +77,14 @@ class Ranks:
         return [found[rank] for rank in range(len(workers))]
 
 
+def check_gpus(case: Case, there: int) -> None:
+    """Raises: UsageError where ranks would share a GPU, before a process is started for each."""
+    if case.ranks > there:
+        raise UsageError(
+            f"{case.ranks} ranks need as many GPUs, and there are {there}: give fewer --ranks, or --backend predict"
+        )
+
+
 def measure_ranks(
     case: Case, variables: dict[str, str | None], timeout_seconds: float | None, say: Say, gpu: str | None
 ) -> tuple[Record, Mapping[str, Any]]:

@@ -37,7 +37,7 @@ from muse_bench.execution.gpu_lock import taken_gpu
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
-from muse_bench.execution.ranks import measure_ranks, with_ranks
+from muse_bench.execution.ranks import check_gpus, measure_ranks, with_ranks
 from muse_bench.execution.source import source_commit
 from muse_bench.measure.nvml import NvmlSampler, driver_version
 from muse_bench.predict.gpus import find_gpu
@@ -133,7 +133,7 @@ class Runner:
         except WorkerDied as error:
             self._close_spares()
             raise MuseBenchError(f"the worker process did not start: {error}") from error
-        unavailable = hello["cuda_unavailable"]
+        unavailable, self._gpus = hello["cuda_unavailable"], hello.get("gpus", 0)
         if self._asked == "cuda" and unavailable:
             self._close_spares()
             raise UsageError(f"nothing can be measured here: {unavailable}; use --backend predict")
@@ -248,6 +248,7 @@ class Runner:
 
     def _measure_sharded(self, case: Case, say: Callable[[str], None]) -> Record:
         """On the GPU that is held, and on the next ones, which are held as long as the case runs."""
+        check_gpus(case, self._gpus)
         with contextlib.ExitStack() as others:
             for rank in range(1, case.ranks):
                 others.enter_context(taken_gpu(None, index=rank, waits=self._waits, say=self._on_notice))

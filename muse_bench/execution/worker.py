@@ -46,7 +46,8 @@ def serve(answer: Answer) -> None:
     end_with_parent()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _send(answers, Hello(kind="hello", environment=_environment(), cuda_unavailable=_cuda_unavailable()))
+    unavailable, gpus = _cuda_unavailable(), torch.cuda.device_count()
+    _send(answers, Hello(kind="hello", environment=_environment(), cuda_unavailable=unavailable, gpus=gpus))
     for module in filter(None, os.environ.get(PRELOAD_VARIABLE, "").split(",")):
         with contextlib.suppress(ImportError):
             importlib.import_module(module)

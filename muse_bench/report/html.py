@@ -10,6 +10,7 @@ from muse_bench.report import columns, words
 from muse_bench.report.charts.picture import Picture
 from muse_bench.report.page import Facts, Part, page
 from muse_bench.report.repeats import repeat_lines, repeat_rows, repeat_text
+from muse_bench.report.sharding import HEADINGS, rank_lines, rank_rows, rank_title
 from muse_bench.report.sheet import Sheet
 from muse_bench.units import format_mib
 
@@ -75,6 +76,8 @@ def _parts(run: RunFile) -> Iterator[Part]:
             picture = charts.modules(record, label)
             yield Part(picture.title, picture, _modules(record), folded=True)
     for record in run.records:
+        if record.of_ranks:
+            yield Part(rank_title(record), sheet=_ranks(record))
         if record.repeats:
             sheet = _repeats(record)
             yield Part(sheet.title, sheet=sheet, folded=True)
@@ -113,6 +116,10 @@ def _repeats(record: Record) -> Sheet:
     title = words.plain(f"{len(record.repeats)} runs of {record.model}, sizes in MiB")
     headings = ("figure", "least", "most", "apart")
     return Sheet(title, headings, repeat_rows(record), notes=(words.plain(repeat_text(record)),))
+
+
+def _ranks(record: Record) -> Sheet:
+    return Sheet(rank_title(record), HEADINGS, rank_rows(record), labels=0, notes=rank_lines(record))
 
 
 def _sizes(ledger: Ledger, parts: Sequence[str]) -> Iterator[str]:

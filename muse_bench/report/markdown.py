@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from muse_bench.record import Record, RunFile
 from muse_bench.report import columns, words
 from muse_bench.report.repeats import repeat_lines
+from muse_bench.report.sharding import HEADINGS, rank_lines, rank_rows, rank_title
 
 SUFFIX = ".md"
 SECTIONS = True
@@ -27,6 +28,8 @@ def render(run: RunFile) -> str:
         f"- {columns.meanings(shown)} {words.limit_text(run.records)}".rstrip(),
         *(f"- {escape(line)}" for line in words.peculiarities(run.records)),
     ]
+    for record in run.records:
+        lines += _ranks(record)
     if run.command:
         lines += ["", command_line(run.command)]
     return "\n".join(lines) + "\n"
@@ -38,6 +41,13 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], is_le
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     rule = [":" + "-" * (w - 1) if is_left(index) else "-" * (w - 1) + ":" for index, w in enumerate(widths)]
     return [_line(row, widths, is_left) for row in (titles, rule, *cells)]
+
+
+def _ranks(record: Record) -> list[str]:
+    if not record.of_ranks:
+        return []
+    table = markdown_table(HEADINGS, rank_rows(record), lambda _: False)
+    return ["", f"### {escape(rank_title(record))}", "", *table, "", *(f"- {line}" for line in rank_lines(record))]
 
 
 def _table(records: Sequence[Record], shown: Sequence[columns.Column]) -> list[str]:

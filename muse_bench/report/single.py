@@ -9,9 +9,10 @@ from rich.text import Text
 
 from muse_bench.analysis.modules import collapse_blocks, sum_ledgers
 from muse_bench.analysis.verdict import margin_bytes
-from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, RankRow, Record, RunFile
+from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, Record, RunFile
 from muse_bench.report import table, words
 from muse_bench.report.chart import Timeline
+from muse_bench.report.sharding import HEADINGS, rank_lines, rank_rows
 from muse_bench.units import format_bytes, format_mib
 
 MODULE_ROWS = 12
@@ -32,8 +33,8 @@ def _parts(run: RunFile, record: Record) -> Iterator[RenderableType]:
         yield _figures(record)
     if record.of_ranks:
         yield ""
-        yield _rank_table(record.of_ranks)
-        yield _imbalance(record)
+        yield _rank_table(record)
+        yield Text("\n" + "\n".join(rank_lines(record)))
     if record.host_bytes:
         yield ""
         yield _host_table(record.host_bytes)
@@ -83,26 +84,12 @@ def _bar(held: int, peak: int | None) -> RenderableType:
     return ProgressBar(total=peak, completed=held, width=BAR_WIDTH, complete_style="cyan", finished_style="cyan")
 
 
-def _rank_table(rows: Sequence[RankRow]) -> Table:
+def _rank_table(record: Record) -> Table:
     """What each rank took; all have the parts of the ledger above."""
-    drawn = _table("rank", "peak", "cold", "reserved", "device", "params", "grads", "state", "activations", "comm.")
-    for row in rows:
-        held = row.ledger or Ledger()
-        peaks = (row.peak_allocated_bytes, row.cold_peak_allocated_bytes, row.peak_reserved_bytes)
-        parts = (held.parameters, held.gradients, held.optimizer_state, held.activations, held.communication)
-        drawn.add_row(str(row.rank), *map(format_mib, (*peaks, row.device_peak_bytes, *parts)))
+    drawn = _table(*HEADINGS)
+    for row in rank_rows(record):
+        drawn.add_row(*row)
     return drawn
-
-
-def _imbalance(record: Record) -> Text:
-    """How far the largest peak is above the mean of those shown, and what sharding takes off one GPU's."""
-    peaks = [row.peak_allocated_bytes for row in record.of_ranks]
-    over = max(peaks) * len(peaks) / sum(peaks) - 1
-    text = Text(f"\nimbalance: the largest peak is {words.percent_text(over)} above the mean of these ranks")
-    if record.reduction is not None:
-        against = words.plain(record.reduction_against or "-")
-        text.append(f"\n{words.percent_text(record.reduction)} less than the same on {against}")
-    return text
 
 
 def _host_table(held: Mapping[str, int]) -> Table:

@@ -10,7 +10,6 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.utils._python_dispatch import _disable_current_modes
 
-from muse_bench.errors import UsageError
 from muse_bench.sharding.streams import imagined_device
 
 FAKE = "fake"
@@ -27,15 +26,7 @@ class Seat:
 
 @contextlib.contextmanager
 def joined(seat: Seat) -> Iterator[None]:
-    """Inside, this process is in NCCL's group of all ranks, on the device of its rank.
-
-    Raises: UsageError where there are fewer GPUs.
-    """
-    there = torch.cuda.device_count()
-    if seat.ranks > there:
-        raise UsageError(
-            f"{seat.ranks} ranks need as many GPUs, and there are {there}: choose --ranks {there} or fewer"
-        )
+    """Inside, this process is in NCCL's group of all ranks, on the device of its rank."""
     torch.cuda.set_device(seat.rank)
     device = torch.device("cuda", seat.rank)
     address = f"tcp://{seat.meeting_point}"

@@ -129,6 +129,26 @@ def test_a_name_gives_what_the_command_line_gives(tmp_path):
     assert dataclasses.replace(record, duration_seconds=None) == dataclasses.replace(theirs, duration_seconds=None)
 
 
+def test_a_name_is_shared_out_among_ranks():
+    sizes = {"seq": 32, "layers": 1, "vocab": 300, "d_model": 64, "heads": 2}
+    record = muse_bench.predict("baseline", gpu="h200", sharding="fsdp", ranks=4, **sizes)
+    assert (record.sharding, record.ranks, [row.rank for row in record.of_ranks]) == ("fsdp", 4, [0, 3])
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ("baseline", {"ranks": 2}, "ranks=2 shares nothing out"),
+        ("baseline", {"sharding": "fsdp", "ranks": 1}, "1 ranks cannot share a case out"),
+        ("baseline", {"sharding": "pipeline"}, "sharding 'pipeline' is unknown"),
+        (Model, {"sharding": "fsdp"}, "each rank builds its model by its name"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_told(model, options, said):
+    with pytest.raises(UsageError, match=said):
+        muse_bench.predict(model, **options)
+
+
 def test_a_setup_is_called_with_the_device():
     record = muse_bench.predict(set_up)
     assert record.model.startswith("setup:")

@@ -1,0 +1,79 @@
+"""What a report says of a case on several GPUs, in every format."""
+
+import json
+
+import pytest
+
+from muse_bench.record import Ledger, RankRow, RunFile, read_run_file
+from muse_bench.report import formats
+from muse_bench.report.sharding import rank_lines, rank_rows
+from muse_bench.report.single import single
+
+MIB = 1 << 20
+
+
+def row(rank, peak, **changes):
+    held = Ledger(parameters=(peak - 11) * MIB, communication=11 * MIB)
+    return RankRow(
+        rank=rank,
+        peak_allocated_bytes=peak * MIB,
+        cold_peak_allocated_bytes=(peak - 1) * MIB,
+        peak_reserved_bytes=(peak + 1) * MIB,
+        **{"ledger": held, **changes},
+    )
+
+
+@pytest.fixture
+def sharded(make_record):
+    rows = (row(0, 330), row(1, 270))
+    return make_record(sharding="fsdp", ranks=2, of_ranks=rows, reduction=0.25, reduction_against="one GPU")
+
+
+@pytest.fixture
+def run_of(run):
+    def make(*records):
+        return RunFile(environment=run.environment, records=records)
+
+    return make
+
+
+def test_imbalance_is_of_the_largest_above_the_mean(sharded):
+    """330 above a mean of 300."""
+    assert rank_lines(sharded) == [
+        "imbalance: the largest peak is 10.0 % above the mean of these ranks",
+        "25.0 % less than the same on one GPU",
+    ]
+
+
+def test_a_rank_without_a_ledger_has_no_sizes_of_its_parts(make_record):
+    """Zeros would say that it holds nothing."""
+    record = make_record(sharding="fsdp", ranks=2, of_ranks=(row(0, 330, ledger=None),))
+    assert rank_rows(record) == [("0", "330.0", "329.0", "331.0", *["-"] * 6)]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_ranks_fit_a_terminal(sharded, run_of, draw, width):
+    lines = draw(single(run_of(sharded)), width).splitlines()
+    words = [line.split() for line in lines]
+    assert ["0", "330.0", "329.0", "331.0", "-", "319.0", "0.0", "0.0", "0.0", "11.0"] in words
+    assert "imbalance: the largest peak is 10.0 % above the mean of these ranks" in lines
+    assert "25.0 % less than the same on one GPU" in lines
+    assert max(map(len, lines)) <= width
+
+
+def test_every_format_has_the_ranks(sharded, run_of, make_record, tmp_path):
+    """A case on one GPU beside it has none."""
+    whole = run_of(sharded, make_record())
+    found = formats()
+    for text in (found["markdown"].render(whole), found["html"].render(whole)):
+        assert text.count("Ranks of baseline, FSDP2 on 2 GPUs, MiB") >= 1
+        assert "imbalance: the largest peak is 10.0 % above the mean" in text
+        assert "329.0" in text
+        assert "Ranks of baseline, -" not in text
+    first, second = found["csv"].render(whole).splitlines()[1:3]
+    assert ",fsdp,2," in first
+    assert ",fsdp," not in second
+    path = tmp_path / "a.json"
+    path.write_text(found["json"].render(whole))
+    assert read_run_file(path).records[0].of_ranks == sharded.of_ranks
+    assert not json.loads(path.read_text())["records"][1]["of_ranks"]
