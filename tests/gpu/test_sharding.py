@@ -64,7 +64,7 @@ def test_it_runs_by_itself_and_under_torchrun(launcher: list[str], tmp_path: Pat
     """The other processes of torchrun leave; the first starts a fresh one for each rank."""
     sizes = ["--vocab", "10000", "--d-model", "256", "--layers", "2", "--heads", "4", "--seq", "256"]
     command = [sys.executable, *launcher, "-m", "muse_bench", "measure", "baseline", "--fsdp", *sizes]
-    paths = os.pathsep.join((str(ROOT), str(ROOT / "kernels")))
+    paths = os.pathsep.join((str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")))
     finished = subprocess.run(
         [*command, "--backend", "cuda", "-o", "out.json"],
         cwd=tmp_path,
