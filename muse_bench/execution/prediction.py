@@ -18,7 +18,7 @@ from muse_bench.workload import Build, Workload, build_workload
 def predicted_of_ranks(case: Case, say: Callable[[str], None]) -> dict[str, Any]:
     """The figures of the rank that takes the most, and those of each rank that was traced: the first and the last.
 
-    All others are like the first: what a weight's rows do not divide into is missing at the end.
+    The others lie between them: of rows that the ranks do not divide, the last ones have fewer.
     Raises: as `predicted_values`; UsageError where the model offers no plan for tensor parallelism.
     """
     from muse_bench.sharding.group import imagined

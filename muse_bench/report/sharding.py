@@ -4,7 +4,9 @@ from muse_bench.record import RankRow, Record
 from muse_bench.report import words
 from muse_bench.units import format_mib
 
-HEADINGS = ("rank", "peak", "cold", "reserved", "device", "params", "grads", "state", "activations", "comm.")
+PEAKS = ("peak", "cold", "reserved", "device")
+PARTS = ("params", "grads", "state", "activations", "comm.")
+HEADINGS = ("rank", *PEAKS, *PARTS)
 
 
 def rank_rows(record: Record) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from muse_bench.analysis.verdict import margin_bytes
 from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, Record, RunFile
 from muse_bench.report import table, words
 from muse_bench.report.chart import Timeline
-from muse_bench.report.sharding import HEADINGS, rank_lines, rank_rows
+from muse_bench.report.sharding import HEADINGS, PARTS, PEAKS, rank_lines, rank_rows
 from muse_bench.units import format_bytes, format_mib
 
 MODULE_ROWS = 12
@@ -32,8 +32,7 @@ def _parts(run: RunFile, record: Record) -> Iterator[RenderableType]:
         yield _ledger_table(record, record.ledger)
         yield _figures(record)
     if record.of_ranks:
-        yield ""
-        yield _rank_table(record)
+        yield from _rank_tables(record)
         yield Text("\n" + "\n".join(rank_lines(record)))
     if record.host_bytes:
         yield ""
@@ -84,12 +83,14 @@ def _bar(held: int, peak: int | None) -> RenderableType:
     return ProgressBar(total=peak, completed=held, width=BAR_WIDTH, complete_style="cyan", finished_style="cyan")
 
 
-def _rank_table(record: Record) -> Table:
-    """What each rank took; all have the parts of the ledger above."""
-    drawn = _table(*HEADINGS)
-    for row in rank_rows(record):
-        drawn.add_row(*row)
-    return drawn
+def _rank_tables(record: Record) -> Iterator[RenderableType]:
+    """What each rank took: its peaks, and parts of its ledger, which would not fit 80 columns side by side."""
+    for headings in (PEAKS, PARTS):
+        first = HEADINGS.index(headings[0])
+        drawn = _table(HEADINGS[0], *headings)
+        for rank, *sizes in rank_rows(record):
+            drawn.add_row(rank, *sizes[first - 1 : first - 1 + len(headings)])
+        yield Group("", drawn)
 
 
 def _host_table(held: Mapping[str, int]) -> Table:

@@ -8,6 +8,7 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 from torch.utils._python_dispatch import _disable_current_modes
 
 from muse_bench.sharding.streams import imagined_device
@@ -55,6 +56,7 @@ def imagined(rank: int, ranks: int) -> Iterator[None]:
         mock.patch.object(dist.Backend, "backend_capability", capable),
         mock.patch.object(FSDPParamGroup, "_validate_no_meta_params"),
     ):
+        _clear_sharding_prop_cache()  # DTensor remembers sizes of parts, which are those of the rank before
         dist.init_process_group(FAKE, store=FakeStore(), rank=rank, world_size=ranks)
         try:
             yield

@@ -1,10 +1,11 @@
 """What a report says of a case on several GPUs, in every format."""
 
+import dataclasses
 import json
 
 import pytest
 
-from muse_bench.record import Ledger, RankRow, RunFile, read_run_file
+from muse_bench.record import LEDGER_FIELDS, Ledger, RankRow, RunFile, read_run_file
 from muse_bench.report import formats
 from muse_bench.report.sharding import rank_lines, rank_rows
 from muse_bench.report.single import single
@@ -53,9 +54,14 @@ def test_a_rank_without_a_ledger_has_no_sizes_of_its_parts(make_record):
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_ranks_fit_a_terminal(sharded, run_of, draw, width):
-    lines = draw(single(run_of(sharded)), width).splitlines()
+    """Also those of the largest GPUs, whose figures were cut off in one wide table."""
+    held = Ledger(**dict.fromkeys(LEDGER_FIELDS, 20_000 * MIB))
+    large = row(7, 200_000, ledger=held, device_peak_bytes=250_000 * MIB)
+    lines = draw(single(run_of(dataclasses.replace(sharded, of_ranks=(large,)))), width).splitlines()
     words = [line.split() for line in lines]
-    assert ["0", "330.0", "329.0", "331.0", "-", "319.0", "0.0", "0.0", "0.0", "11.0"] in words
+    assert ["7", "200,000.0", "199,999.0", "200,001.0", "250,000.0"] in words
+    assert ["7", "20,000.0", "20,000.0", "20,000.0", "40,000.0", "20,000.0"] in words
+    lines = draw(single(run_of(sharded)), width).splitlines()
     assert "imbalance: the largest peak is 10.0 % above the mean of these ranks" in lines
     assert "25.0 % less than the same on one GPU" in lines
     assert max(map(len, lines)) <= width

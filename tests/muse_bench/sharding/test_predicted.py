@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from muse_bench.errors import UsageError
+from muse_bench.execution.prediction import predicted_values
 from muse_bench.models.language_model import LanguageModel
+from muse_bench.sharding.group import imagined
 
 SMALLEST_BLOCK = 512
 FLOAT = 4
@@ -100,6 +102,24 @@ def test_replicas_hold_everything_and_buckets_for_all_gradients(make_case, predi
 def test_inference_has_no_buckets(make_case, predict):
     found = predict(make_case(sharding="replicas", ranks=2, mode="inference"))
     assert found["ledger"]["communication"] == 0
+
+
+def test_a_cut_that_leaves_the_last_rank_less_is_followed(make_case, predict):
+    """97 columns of the head in parts of 25 and 22: the last rank was traced with the sizes of the first."""
+    found = predict(make_case(sharding="tensor", ranks=4))["of_ranks"]
+    kept = [found[rank]["ledger"]["optimizer_state"] // 2 for rank in (0, 3)]
+    parts = (32, 32, 1)  # the table's and the head's rows, and the head's bias
+    assert kept[0] - kept[1] == sum(block_bytes(25 * width) - block_bytes(22 * width) for width in parts)
+
+
+@pytest.mark.parametrize("sharding", ["fsdp", "tensor"])
+def test_the_ranks_that_are_not_traced_lie_between(make_case, sharding):
+    case = make_case(sharding=sharding, ranks=4)
+    peaks = []
+    for rank in range(case.ranks):
+        with imagined(rank, case.ranks):
+            peaks.append(predicted_values(case, lambda _: None)[0]["steady_peak_allocated_bytes"])
+    assert peaks == sorted(peaks, reverse=True)
 
 
 def test_a_plan_is_followed(make_case, predict):
