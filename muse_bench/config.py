@@ -8,11 +8,10 @@ import dataclasses
 import hashlib
 import json
 import math
-import types
-import typing
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from muse_bench.choices import LARGEST_SIZE, require_choices, require_positive
 from muse_bench.errors import UsageError
 
 Backend = Literal["auto", "cuda", "predict"]
@@ -50,15 +49,9 @@ TRAINING_MODES: tuple[Mode, ...] = ("train", "forward-backward")
 # What these count lies on the device; the others' counts are numbers that a replayed graph would not see change.
 CAPTURED_OPTIMIZERS: tuple[Optimizer, ...] = ("muon-8bit", "adafactor-8bit", "apollo-mini", "sgd", "none")
 INT8_OPTIMIZERS: tuple[Optimizer, ...] = ("adafactor-8bit", "apollo-mini", "none")
-LARGEST_SIZE = 1 << 40
 MOST_RANKS = 1_024  # each adds pieces to every collective, which a trace goes through
 SETUP, HUGGING_FACE = "setup:", "hf:"  # what the names of such models begin with
 WITHOUT_RANK = {"embedding": ("dense",), "mixer": ("attention",), "ffn": ("dense",), "head": ("dense", "tied")}
-
-
-def choices(alias: Any) -> tuple[str, ...]:
-    """The words a Literal type admits, in order."""
-    return typing.get_args(alias)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +65,7 @@ class Sizes:
     seq_len: int = 2_048
 
     def __post_init__(self) -> None:
-        _require_positive(self, "vocab_size", "d_model", "n_layers", "n_heads", "seq_len")
+        require_positive(self, "vocab_size", "d_model", "n_layers", "n_heads", "seq_len")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +120,8 @@ class ModelConfig:
     int8_inference: bool = False
 
     def __post_init__(self) -> None:
-        _require_choices(self)
-        _require_positive(self, "vocab_size", "d_model", "n_layers", "n_heads", "max_seq_len")
+        require_choices(self)
+        require_positive(self, "vocab_size", "d_model", "n_layers", "n_heads", "max_seq_len")
         for part, without_rank in WITHOUT_RANK.items():
             _require_rank(self, part, without_rank)
         if self.mixer == "attention" and self.d_model % self.n_heads:
@@ -137,16 +130,16 @@ class ModelConfig:
             )
         if self.embedding == "hybrid" and self.head != "low-rank":
             raise UsageError(f"embedding 'hybrid' shares the rows of a low-rank head, and the head is '{self.head}'")
-        _require_positive(self, "checkpoint_parts", "inference_slots", "training_slots")
+        require_positive(self, "checkpoint_parts", "inference_slots", "training_slots")
         if self.prefill_chunk is not None:
-            _require_positive(self, "prefill_chunk")
+            require_positive(self, "prefill_chunk")
         if self.offload and self.checkpointing != "sublayers":
             raise UsageError(
                 f"offload is for the checkpoints of sublayers, and checkpointing is '{self.checkpointing}': "
                 "choose checkpointing 'sublayers', or no offload"
             )
         if self.attention_every is not None:
-            _require_positive(self, "attention_every")
+            require_positive(self, "attention_every")
             if self.attention_window is None or self.attention_window < 1:
                 raise UsageError("attention_every needs an attention_window of 1 token or more")
         if self.weights == "host" and (self.checkpointing != "sublayers" or self.head == "tied" or self.int8_inference):
@@ -214,12 +207,12 @@ class Case:
     repeat: int = 0
 
     def __post_init__(self) -> None:
-        _require_choices(self)
-        _require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps", "ranks")
+        require_choices(self)
+        require_positive(self, "batch", "seq", "vocab_size", "new_tokens", "measured_steps", "ranks")
         if self.sharding is not None:
             _require_shardable(self)
         if self.micro_batch is not None:
-            _require_positive(self, "micro_batch")
+            require_positive(self, "micro_batch")
         if self.input_shape is not None and not all(0 < size <= LARGEST_SIZE for size in self.input_shape):
             raise UsageError(f"input_shape {self.input_shape} is no shape: use whole numbers from 1 to 2^40")
         if self.autocast == "fp32":
@@ -315,13 +308,6 @@ class Case:
         return cls(**{**values, **parts})
 
 
-def _require_positive(value: Any, *names: str) -> None:
-    for name in names:
-        number = getattr(value, name)
-        if not isinstance(number, int) or not 0 < number <= LARGEST_SIZE:
-            raise UsageError(f"{name} {number} is not a size: use a whole number from 1 to 2^40")
-
-
 def _require_shardable(case: Case) -> None:
     """Raises: UsageError for what the engines of PyTorch cannot share out, or not as one case on one GPU does."""
     if not 2 <= case.ranks <= MOST_RANKS:
@@ -357,21 +343,4 @@ def _require_rank(config: ModelConfig, part: str, without_rank: tuple[str, ...])
         return
     if rank is None:
         raise UsageError(f"{part} '{getattr(config, part)}' needs a {part}_rank")
-    _require_positive(config, f"{part}_rank")
-
-
-def _require_choices(value: Any) -> None:
-    for field, annotation in typing.get_type_hints(type(value)).items():
-        words = literal_words(annotation)
-        chosen = getattr(value, field)
-        if words and chosen is not None and chosen not in words:
-            raise UsageError(f"{field} '{chosen}' is unknown: choose from {', '.join(words)}")
-
-
-def literal_words(annotation: Any) -> tuple[str, ...]:
-    """The words that an annotation admits, whatever else it does."""
-    if typing.get_origin(annotation) is Literal:
-        return choices(annotation)
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(word for part in typing.get_args(annotation) for word in literal_words(part))
-    return ()
+    require_positive(config, f"{part}_rank")

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from muse_bench import scopes
+from muse_bench.ledger import LEDGER_FIELDS, Ledger, ModuleRow, TimelinePoint
 from muse_bench.predict.allocator import AllocatorConfig, CachingAllocator
 from muse_bench.predict.block_pool import Block
 from muse_bench.predict.driver import DriverAddresses
 from muse_bench.predict.streams import Streams
-from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, TimelinePoint
 
 TIMELINE_POINTS = 240
 

@@ -7,7 +7,8 @@ from typing import Any
 from muse_bench.analysis.accuracy import config_parts
 from muse_bench.analysis.modules import pattern, span
 from muse_bench.errors import UsageError
-from muse_bench.record import LEDGER_FIELDS, Ledger, Record, RunFile
+from muse_bench.ledger import LEDGER_FIELDS, Ledger
+from muse_bench.record import Record, RunFile
 
 Figure = int | float | None
 

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from muse_bench.analysis.repeats import spreads
-from muse_bench.record import LEDGER_FIELDS, Proof, Record
+from muse_bench.ledger import LEDGER_FIELDS
+from muse_bench.record import Proof, Record
 
 NESTED = ("config", "ledger", "modules", "timeline", "of_ranks", "peers", "repeats")
 NOT_SHOWN = ("case_id",)

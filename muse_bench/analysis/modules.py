@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, Record
+from muse_bench.ledger import LEDGER_FIELDS, Ledger, ModuleRow
+from muse_bench.record import Record
 
 _INDEX = re.compile(r"(?<![^.])(\d+)(?![^.])")
 

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from muse_bench.record import LEDGER_FIELDS, Record, Repeat
+from muse_bench.ledger import LEDGER_FIELDS, Repeat
+from muse_bench.record import Record
 
 SIZES = (
     "peak_allocated_bytes",

@@ -4,8 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from muse_bench.choices import choices
 from muse_bench.cli.options import ScaleOptions, SizeOptions
-from muse_bench.config import Case, Sizes, choices
+from muse_bench.config import Case, Sizes
 from muse_bench.errors import UsageError
 from muse_bench.models.parameters import count_parameters
 from muse_bench.models.shapes import least_parameters

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from muse_bench.choices import choices
 from muse_bench.cli import completion
 from muse_bench.config import Backend as BackendName
-from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace, choices
+from muse_bench.config import Dtype, Logits, Mode, Optimizer, Workspace
 
 DEFAULT_MODELS = "baseline,tuned,standard,ultra,extreme,ultimate,muse"
 DEFAULT_MODE: Mode = "train"

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from muse_bench.choices import choices
 from muse_bench.cli.cases import SEEDS, build_cases, split_models
 from muse_bench.cli.options import (
     PROTOCOL,
@@ -23,7 +24,7 @@ from muse_bench.cli.options import (
     Vocab,
     Wait,
 )
-from muse_bench.config import Dtype, choices
+from muse_bench.config import Dtype
 from muse_bench.errors import UsageError
 from muse_bench.quality.runner import Plan
 from muse_bench.units import parse_count

@@ -7,10 +7,11 @@ from typing import Any
 from muse_bench.config import Case
 from muse_bench.errors import UsageError
 from muse_bench.execution.protocol import Result
+from muse_bench.ledger import Ledger, ModuleRow, TimelinePoint
 from muse_bench.link import LinkRates
 from muse_bench.measure.nvml import DeviceView
 from muse_bench.predict.gpus import Gpu
-from muse_bench.record import Ledger, ModuleRow, Proof, Record, TimelinePoint
+from muse_bench.record import Proof, Record
 from muse_bench.units import MIB, format_bytes
 
 

@@ -13,8 +13,9 @@ from muse_bench.execution.blank import blank_record
 from muse_bench.execution.fill import closed, explained, noted, with_device
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.execution.protocol import TIMING, Request, Result, Task
+from muse_bench.ledger import Ledger, RankRow
 from muse_bench.measure.nvml import DeviceView, NvmlSampler
-from muse_bench.record import Ledger, RankRow, Record
+from muse_bench.record import Record
 
 Say = Callable[[str], None]
 

@@ -13,7 +13,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from muse_bench.config import ModelConfig, literal_words
+from muse_bench.choices import literal_words
+from muse_bench.config import ModelConfig
 from muse_bench.errors import UsageError
 from muse_bench.models.presets import Preset, Share, find_preset
 

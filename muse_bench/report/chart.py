@@ -7,7 +7,7 @@ from itertools import accumulate, groupby, pairwise
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
-from muse_bench.record import Ledger, TimelinePoint
+from muse_bench.ledger import Ledger, TimelinePoint
 from muse_bench.report.words import plain
 from muse_bench.units import format_mib
 

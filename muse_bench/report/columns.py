@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from muse_bench.record import LEDGER_FIELDS, Ledger, Record
+from muse_bench.ledger import LEDGER_FIELDS, Ledger
+from muse_bench.record import Record
 from muse_bench.report.words import count_text, duration_text, percent_text, plain, rate_text, sharding_text
 from muse_bench.units import format_mib
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from muse_bench.analysis.modules import collapse_blocks
 from muse_bench.errors import UsageError
-from muse_bench.record import LEDGER_FIELDS, Environment, Ledger, Record, RunFile
+from muse_bench.ledger import LEDGER_FIELDS, Ledger
+from muse_bench.record import Environment, Record, RunFile
 from muse_bench.report import columns, words
 from muse_bench.report.charts.picture import Picture
 from muse_bench.report.page import Facts, Part, page

@@ -1,6 +1,7 @@
 """What each rank of a sharded case took, as text for tables in any format."""
 
-from muse_bench.record import RankRow, Record
+from muse_bench.ledger import RankRow
+from muse_bench.record import Record
 from muse_bench.report import words
 from muse_bench.units import format_mib
 

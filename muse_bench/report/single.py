@@ -9,7 +9,8 @@ from rich.text import Text
 
 from muse_bench.analysis.modules import collapse_blocks, sum_ledgers
 from muse_bench.analysis.verdict import margin_bytes
-from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, Record, RunFile
+from muse_bench.ledger import LEDGER_FIELDS, Ledger, ModuleRow
+from muse_bench.record import Record, RunFile
 from muse_bench.report import table, words
 from muse_bench.report.chart import Timeline
 from muse_bench.report.sharding import HEADINGS, PARTS, PEAKS, rank_lines, rank_rows

@@ -15,8 +15,9 @@ from muse_bench import cli
 from muse_bench.config import Case
 from muse_bench.execution import gpu_lock
 from muse_bench.execution.runner import Progress
+from muse_bench.ledger import Ledger
 from muse_bench.measure.nvml_device import UnavailableError
-from muse_bench.record import Environment, Ledger, Record
+from muse_bench.record import Environment, Record
 
 MIB = 1 << 20
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,8 @@ import dataclasses
 
 import pytest
 
-from muse_bench.record import Ledger, RankRow, read_run_file
+from muse_bench.ledger import Ledger, RankRow
+from muse_bench.record import read_run_file
 
 SMALL = ["--vocab", "97", "--d-model", "32", "--layers", "2", "--heads", "4", "--seq", "16"]
 MIB = 1 << 20

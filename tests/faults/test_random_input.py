@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from muse_bench import cli
-from muse_bench.config import Case, Mode, ModelConfig, Optimizer, Sizes, choices, literal_words
+from muse_bench.choices import choices, literal_words
+from muse_bench.config import Case, Mode, ModelConfig, Optimizer, Sizes
 from muse_bench.errors import UsageError
 from muse_bench.execution.process import WorkerDied, WorkerProcess
 from muse_bench.models.presets import PRESETS

@@ -8,8 +8,9 @@ import pytest
 
 from muse_bench.config import Case, Sizes
 from muse_bench.execution.runner import Runner
+from muse_bench.ledger import LEDGER_FIELDS
 from muse_bench.models.presets import find_preset
-from muse_bench.record import LEDGER_FIELDS, Record
+from muse_bench.record import Record
 
 pytestmark = pytest.mark.gpu
 MIB = 1 << 20

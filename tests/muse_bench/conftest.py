@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from muse_bench.record import Ledger, Record
+from muse_bench.ledger import Ledger
+from muse_bench.record import Record
 
 MIB = 1 << 20
 LEDGER = Ledger(

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from muse_bench.config import LARGEST_SIZE, Case, ModelConfig, Sizes, choices
+from muse_bench.choices import LARGEST_SIZE, choices
+from muse_bench.config import Case, ModelConfig, Sizes
 from muse_bench.config import Mode as ModeWords
 from muse_bench.errors import ExitCode, UsageError
 

@@ -7,21 +7,8 @@ import os
 import pytest
 
 from muse_bench.errors import ExitCode, UsageError
-from muse_bench.record import (
-    LATER_PARTS,
-    LEDGER_FIELDS,
-    SCHEMA_VERSION,
-    Environment,
-    Ledger,
-    ModuleRow,
-    Proof,
-    Record,
-    Repeat,
-    RunFile,
-    TimelinePoint,
-    read_run_file,
-    write_whole,
-)
+from muse_bench.ledger import LATER_PARTS, LEDGER_FIELDS, Ledger, ModuleRow, Repeat, TimelinePoint
+from muse_bench.record import SCHEMA_VERSION, Environment, Proof, Record, RunFile, read_run_file, write_whole
 
 POWERS = Ledger(**{name: 1 << place for place, name in enumerate(LEDGER_FIELDS)})
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from muse_bench.ledger import LEDGER_FIELDS, Ledger
 from muse_bench.predict.allocator import AllocatorConfig, CachingAllocator, OutOfMemory
-from muse_bench.record import LEDGER_FIELDS, Ledger
 from muse_bench.timeline import TIMELINE_POINTS, Event, Label, Op, Trace, captured_reserved_bytes, profile
 
 MIB = 1 << 20

@@ -13,9 +13,10 @@ from muse_bench.analysis.claims.evidence import Evidence, Rows
 from muse_bench.analysis.claims.question import Question
 from muse_bench.analysis.sweep import along, exponent, step_of
 from muse_bench.config import Sizes
+from muse_bench.ledger import LEDGER_FIELDS
 from muse_bench.models.parameters import count_parameters
 from muse_bench.models.variants import find_model
-from muse_bench.record import LEDGER_FIELDS, Record
+from muse_bench.record import Record
 from muse_bench.units import MIB
 
 COUNTED = "counted"

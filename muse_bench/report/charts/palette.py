@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from muse_bench.record import LEDGER_FIELDS
+from muse_bench.ledger import LEDGER_FIELDS
 
 NAMES = ("paper", "ink", "faint", "edge", "grid", "label", "rim")
 LABEL_LIMIT, COLUMNS = 260, 6  # pixels of a label, columns of a legend

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from muse_bench.analysis.modules import collapse_blocks, largest_contributors, sum_ledgers
-from muse_bench.record import LEDGER_FIELDS, ModuleRow, Record
+from muse_bench.ledger import LEDGER_FIELDS, ModuleRow
+from muse_bench.record import Record
 from muse_bench.report import columns, words
 from muse_bench.report.charts.bars import Bar, bars
 from muse_bench.report.charts.picture import Picture

@@ -5,7 +5,7 @@ from typing import Any
 
 import altair
 
-from muse_bench.record import LEDGER_FIELDS, ModuleRow
+from muse_bench.ledger import LEDGER_FIELDS, ModuleRow
 from muse_bench.report.charts.encoding import by_part, tooltip
 from muse_bench.report.charts.palette import Palette
 from muse_bench.report.charts.picture import LETTER, WIDTH

@@ -11,7 +11,8 @@ from muse_bench.analysis.calibration import OURS, WITH_WORKSPACES, by_part, comp
 from muse_bench.analysis.interval import device_interval
 from muse_bench.calibration.cases import DEVELOPMENT, HELD_OUT, PARTS, build_case
 from muse_bench.execution.blank import blank_record
-from muse_bench.record import Ledger, Record, read_run_file
+from muse_bench.ledger import Ledger
+from muse_bench.record import Record, read_run_file
 from muse_bench.units import GIB, MIB
 
 

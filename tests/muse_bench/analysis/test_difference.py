@@ -7,7 +7,8 @@ import pytest
 from muse_bench.analysis.difference import Change, case_name, foreign, match, match_altered, places
 from muse_bench.config import ModelConfig
 from muse_bench.errors import UsageError
-from muse_bench.record import Environment, Ledger, ModuleRow, RunFile
+from muse_bench.ledger import Ledger, ModuleRow
+from muse_bench.record import Environment, RunFile
 
 MIB = 1 << 20
 CONFIG = dataclasses.asdict(ModelConfig(vocab_size=61, d_model=32, n_layers=2, n_heads=4, max_seq_len=16))

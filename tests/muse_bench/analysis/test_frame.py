@@ -3,7 +3,7 @@
 import pandas as pd
 
 from muse_bench.analysis.frame import to_frame
-from muse_bench.record import LEDGER_FIELDS
+from muse_bench.ledger import LEDGER_FIELDS
 
 SPEC_COLUMNS = (
     *("model", "mode", "dtype", "batch", "seq", "status", "reason", "provenance", "parameters"),

@@ -5,7 +5,7 @@ import pytest
 from muse_bench.analysis.difference import Change, match
 from muse_bench.analysis.limits import judge_cases, parse_limit
 from muse_bench.errors import UsageError
-from muse_bench.record import Ledger
+from muse_bench.ledger import Ledger
 
 MIB = 1 << 20
 

@@ -1,7 +1,7 @@
 """Equal blocks become one row; the bytes stay."""
 
 from muse_bench.analysis.modules import Contributor, collapse_blocks, largest_contributors, sum_ledgers
-from muse_bench.record import Ledger, ModuleRow
+from muse_bench.ledger import Ledger, ModuleRow
 
 
 def _rows(**held: int) -> list[ModuleRow]:

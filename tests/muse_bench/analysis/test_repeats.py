@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from muse_bench.analysis.repeats import merge_repeats, spreads
-from muse_bench.record import Ledger
+from muse_bench.ledger import Ledger
 
 MIB = 1 << 20
 

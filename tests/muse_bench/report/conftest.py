@@ -11,7 +11,8 @@ from rich.console import Console
 
 from muse_bench.analysis.comparison import add_reductions
 from muse_bench.analysis.verdict import judge
-from muse_bench.record import Environment, Ledger, ModuleRow, RunFile, TimelinePoint
+from muse_bench.ledger import Ledger, ModuleRow, TimelinePoint
+from muse_bench.record import Environment, RunFile
 
 MIB = 1 << 20
 ENVIRONMENT = Environment(muse_bench="0.1.0", torch="2.13.0", cuda="13.0", gpu="NVIDIA H200")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from muse_bench.record import Ledger, TimelinePoint
+from muse_bench.ledger import Ledger, TimelinePoint
 from muse_bench.report.chart import ROWS, Timeline
 
 MIB = 1 << 20

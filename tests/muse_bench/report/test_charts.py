@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muse_bench.record import LEDGER_FIELDS, Ledger, ModuleRow, TimelinePoint
+from muse_bench.ledger import LEDGER_FIELDS, Ledger, ModuleRow, TimelinePoint
 from muse_bench.report.charts import ablation, records
 from muse_bench.report.charts.encoding import by_group
 from muse_bench.report.charts.palette import BY_STYLE, DARK, LIGHT

@@ -10,7 +10,7 @@ import pytest
 
 from muse_bench.analysis.difference import Change, match, match_altered
 from muse_bench.analysis.limits import judge_cases, parse_limit
-from muse_bench.record import Ledger, ModuleRow
+from muse_bench.ledger import Ledger, ModuleRow
 from muse_bench.report import gate as gates
 from muse_bench.report.difference import Difference, cells, render_csv, render_document, render_json, sheets
 from muse_bench.report.sheet import render_terminal

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from muse_bench.record import LEDGER_FIELDS, Ledger, RankRow, RunFile, read_run_file
+from muse_bench.ledger import LEDGER_FIELDS, Ledger, RankRow
+from muse_bench.record import RunFile, read_run_file
 from muse_bench.report import formats
 from muse_bench.report.sharding import rank_lines, rank_rows
 from muse_bench.report.single import single

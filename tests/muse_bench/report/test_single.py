@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from muse_bench.record import Ledger, ModuleRow, RunFile
+from muse_bench.ledger import Ledger, ModuleRow
+from muse_bench.record import RunFile
 from muse_bench.report.single import single
 
 

@@ -28,9 +28,9 @@ from muse_bench.analysis.claims.figures import (
 from muse_bench.analysis.claims.sizes import REFERENCE, TABLE
 from muse_bench.analysis.floor import Floor as LeastMemory
 from muse_bench.analysis.floor import Part as LeastPart
+from muse_bench.ledger import Ledger, ModuleRow
 from muse_bench.models.parameters import count_parameters
 from muse_bench.models.presets import PRESETS
-from muse_bench.record import Ledger, ModuleRow
 
 MIB = 1 << 20
 MEASURED = {"provenance": "measured", "gpu": "NVIDIA H200"}
