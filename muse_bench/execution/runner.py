@@ -5,11 +5,8 @@ the next process is started while the current one works. Predicted cases share o
 comes again.
 """
 
-import collections
 import contextlib
 import dataclasses
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +31,8 @@ from muse_bench.execution.fill import (
     with_tries,
 )
 from muse_bench.execution.gpu_lock import taken_gpu
-from muse_bench.execution.process import WorkerDied, WorkerProcess
+from muse_bench.execution.pool import Pool
+from muse_bench.execution.process import WorkerDied
 from muse_bench.execution.proof import Attempt, Unproven, find_smallest_budget, prove
 from muse_bench.execution.protocol import PRELOAD_VARIABLE, TIMING, Request, Result, Task
 from muse_bench.execution.ranks import check_gpus, measure_ranks, with_ranks
@@ -45,8 +43,6 @@ from muse_bench.record import Environment, Record
 from muse_bench.units import format_bytes
 
 DEFAULT_GPU = "rtx-4060"
-# Processes that import torch while another measures: that takes them longer than most cases run.
-SPARES = max(1, min(4, (os.cpu_count() or 1) // 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,34 +104,30 @@ class Runner:
         self._timeout_seconds = timeout_seconds
         self._retries = retries
         self._device = device
-        self._stopping = threading.Lock()
-        self._stopped = False
-        self._busy: WorkerProcess | None = None
         self._waits = waits
         self._on_notice = on_notice
         self._held = contextlib.ExitStack()  # the GPU, while it is measured on
         self._on_progress = on_progress
         setting = WORKSPACE_ENVIRONMENT[workspace]
-        self._variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
+        variables: dict[str, str | None] = {name: setting.get(name) for name in WORKSPACE_VARIABLES}
         if backend == "predict" or (backend == "auto" and gpu is not None):
-            self._variables["CUDA_VISIBLE_DEVICES"] = ""  # predicts the same everywhere, with no context on a GPU
+            variables["CUDA_VISIBLE_DEVICES"] = ""  # predicts the same everywhere, with no context on a GPU
         else:
-            self._variables[PRELOAD_VARIABLE] = ",".join(("torch._dynamo", *preload))
+            variables[PRELOAD_VARIABLE] = ",".join(("torch._dynamo", *preload))
         if device is not None:
-            self._variables["CUDA_VISIBLE_DEVICES"] = device
-        self._spares: collections.deque[WorkerProcess] = collections.deque()
-        self._shared: WorkerProcess | None = None  # has the model of the case before
+            variables["CUDA_VISIBLE_DEVICES"] = device
+        self._pool = Pool(variables)
 
     def __enter__(self) -> Self:
         named = None if self._gpu_name is None else choose_gpu(self._gpu_name)
         try:
-            hello = self._worker().hello()
+            hello = self._pool.first().hello()
         except WorkerDied as error:
-            self._close_spares()
+            self._pool.close()
             raise MuseBenchError(f"the worker process did not start: {error}") from error
         unavailable, self._gpus = hello["cuda_unavailable"], hello.get("gpus", 0)
         if self._asked == "cuda" and unavailable:
-            self._close_spares()
+            self._pool.close()
             raise UsageError(f"nothing can be measured here: {unavailable}; use --backend predict")
         measures = self._asked == "cuda" or (self._asked == "auto" and unavailable is None and named is None)
         self.backend = "cuda" if measures else "predict"
@@ -145,7 +137,7 @@ class Runner:
             try:
                 here = self._held.enter_context(taken_gpu(self._device, waits=self._waits, say=self._on_notice))
             except BaseException:
-                self._close_spares()
+                self._pool.close()
                 raise
             self.environment = dataclasses.replace(self.environment, gpu=here.title if here else None)
         else:
@@ -161,19 +153,16 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._close_spares()
+        self._pool.close()
         self._held.close()
 
     def start(self) -> None:
         """Starts the first process, which entering waits for."""
-        self._worker()
+        self._pool.first()
 
     def stop(self) -> None:
         """Ends, from another thread, what runs now, and has nothing run after it."""
-        with self._stopping:
-            self._stopped = True
-            if self._busy is not None:
-                self._busy.kill()
+        self._pool.stop()
 
     def run(self, cases: Sequence[Case]) -> Iterator[Record]:
         """One record a case, in order, each as soon as it is there; a case that fails is a record that says so.
@@ -195,7 +184,7 @@ class Runner:
         while True:
             say("starting")
             record = self._run_once(case, following, say)
-            if record.status != "crashed" or len(reasons) == self._retries or self._stopped:
+            if record.status != "crashed" or len(reasons) == self._retries or self._pool.stopped:
                 return with_tries(record, reasons)
             reasons.append(record.reason or "crashed")
 
@@ -212,16 +201,16 @@ class Runner:
         case = dataclasses.replace(case, gpu=self._gpu.name)
         record = blank_record(case, "predicted", self._gpu.title)
         if case.repeat:
-            self._close_spares()  # the worker that ran the case before
-        worker = self._worker()
+            self._pool.close()  # the worker that ran the case before
+        worker = self._pool.first()
         try:
             request = Request(task="predict", case=case.to_json(), smallest=self._bisects)
             result = worker.ask(request, self._timeout_seconds, say)
         except WorkerDied as error:
-            self._close_spares()
+            self._pool.close()
             return dataclasses.replace(record, status="crashed", reason=str(error))
         except BaseException:
-            self._close_spares()
+            self._pool.close()
             raise
         if (failed := failure(record, result)) is not None:
             return failed
@@ -252,7 +241,7 @@ class Runner:
         with contextlib.ExitStack() as others:
             for rank in range(1, case.ranks):
                 others.enter_context(taken_gpu(None, index=rank, waits=self._waits, say=self._on_notice))
-            record, facts = measure_ranks(case, self._variables, self._timeout_seconds, say, self.environment.gpu)
+            record, facts = measure_ranks(case, self._pool.variables, self._timeout_seconds, say, self.environment.gpu)
         self.environment = dataclasses.replace(self.environment, **facts)
         return record
 
@@ -280,8 +269,7 @@ class Runner:
             def follow(phase: str) -> None:
                 if phase == TIMING:
                     sampler.stop()  # the steps that follow are not the protocol's
-                    for spare in self._spares:  # importing, it would slow a step that launches many kernels
-                        spare.pause()
+                    self._pool.pause()
                 say(phase)
 
             try:
@@ -289,8 +277,7 @@ class Runner:
             except WorkerDied as error:
                 return dataclasses.replace(record, status="crashed", reason=str(error))
             finally:
-                for spare in self._spares:
-                    spare.resume()
+                self._pool.resume()
             view = sampler.stop()
         if (failed := failure(record, result)) is not None:
             return failed
@@ -335,45 +322,8 @@ class Runner:
         return self._send(_request(task, case), say, sampler)
 
     def _send(self, request: Request, say: Callable[[str], None], sampler: NvmlSampler | None) -> Result:
-        """Asks the process that was kept, or one that has done nothing yet, and then starts the next one meanwhile."""
-        worker, self._shared, keeps = self._shared or self._fresh(), None, False
-        try:
-            with self._stopping:
-                if self._stopped:
-                    raise WorkerDied("it was stopped")
-                self._busy = worker
-            if sampler is not None:
-                sampler.watch(worker.pid)
-            result = worker.ask(request, self._timeout_seconds, say)
-            keeps = bool(request.get("keeps")) and result["status"] == "ok"
-            return result
-        finally:
-            with self._stopping:
-                self._busy = None
-            if keeps:
-                self._shared = worker
-            else:
-                worker.close()
-
-    def _fresh(self) -> WorkerProcess:
-        worker = self._worker()
-        self._spares.popleft()
-        worker.hello()
-        while len(self._spares) < SPARES:
-            self._spares.append(WorkerProcess(self._variables))
-        return worker
-
-    def _worker(self) -> WorkerProcess:
-        if not self._spares:
-            self._spares.append(WorkerProcess(self._variables))
-        return self._spares[0]
-
-    def _close_spares(self) -> None:
-        while self._spares:
-            self._spares.popleft().close()
-        if self._shared is not None:
-            self._shared.close()
-            self._shared = None
+        watched = {} if sampler is None else {"watch": sampler.watch}
+        return self._pool.send(request, self._timeout_seconds, say, **watched)
 
 
 def _request(task: Task, case: Case) -> Request:

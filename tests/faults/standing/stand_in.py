@@ -4,9 +4,9 @@ import functools
 import sys
 
 from muse_bench import cli
-from muse_bench.execution import runner
+from muse_bench.execution import pool
 from muse_bench.execution.process import WorkerProcess
 
 if __name__ == "__main__":
-    runner.WorkerProcess = functools.partial(WorkerProcess, module="stand_in_worker")  # type: ignore[assignment, misc]
+    pool.WorkerProcess = functools.partial(WorkerProcess, module="stand_in_worker")  # type: ignore[assignment, misc]
     sys.exit(cli.main())

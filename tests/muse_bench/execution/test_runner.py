@@ -12,6 +12,7 @@ import pytest
 
 from muse_bench.config import Case, Sizes
 from muse_bench.errors import MuseBenchError, UsageError
+from muse_bench.execution import pool as pool_module
 from muse_bench.execution import runner as runner_module
 from muse_bench.execution.blank import blank_record
 from muse_bench.execution.process import WorkerDied, WorkerProcess
@@ -220,7 +221,7 @@ def test_a_process_that_dies_is_a_row_and_the_next_case_runs(runner, external):
 
 
 def test_a_case_that_hangs_is_a_row_and_its_process_is_ended(runner, external, monkeypatch):
-    pid = runner._worker().pid
+    pid = runner._pool.first().pid
     with monkeypatch.context() as patch:
         patch.setattr(runner, "_timeout_seconds", 0.5)
         record = run_one(runner, external("sleeping"))
@@ -253,7 +254,7 @@ def test_a_case_that_ran_out_of_memory_is_not_tried_again(runner, monkeypatch):
 
 def test_leaving_ends_the_process():
     with Runner("predict") as started:
-        pid = started._worker().pid
+        pid = started._pool.first().pid
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -266,7 +267,7 @@ def test_nothing_can_be_measured_without_a_gpu(monkeypatch):
 
 
 def test_an_unknown_gpu_is_refused_before_anything_starts(monkeypatch):
-    monkeypatch.setattr(runner_module, "WorkerProcess", lambda _: pytest.fail("a process was started"))
+    monkeypatch.setattr(pool_module, "WorkerProcess", lambda _: pytest.fail("a process was started"))
     with pytest.raises(UsageError, match="'rtx-9999' is not a known GPU"), Runner("predict", gpu="rtx-9999"):
         pytest.fail("there is no such GPU")
 
@@ -375,7 +376,7 @@ PREDICTED = {
 
 @pytest.fixture
 def worker(monkeypatch):
-    monkeypatch.setattr(runner_module, "WorkerProcess", FakeWorker)
+    monkeypatch.setattr(pool_module, "WorkerProcess", FakeWorker)
     monkeypatch.setattr(runner_module, "NvmlSampler", FakeSampler)
     monkeypatch.setattr(runner_module, "driver_version", lambda: "580.0")
     monkeypatch.setattr(runner_module, "taken_gpu", lambda *_, **__: contextlib.nullcontext())
