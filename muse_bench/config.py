@@ -124,7 +124,7 @@ class ModelConfig:
         require_positive(self, "vocab_size", "d_model", "n_layers", "n_heads", "max_seq_len")
         for part, without_rank in WITHOUT_RANK.items():
             _require_rank(self, part, without_rank)
-        if self.mixer == "attention" and self.d_model % self.n_heads:
+        if (self.mixer == "attention" or self.block == "encoder") and self.d_model % self.n_heads:
             raise UsageError(
                 f"d_model {self.d_model} is not divisible by heads {self.n_heads}: choose --heads that divides it"
             )

@@ -207,6 +207,12 @@ class Observer(TorchDispatchMode):
                     self.label(value, Label("optimizer_state", name))
 
 
+def _settle() -> None:
+    from muse_bench.sharding.group import settle
+
+    settle()
+
+
 def _collectives(work: Workload, observer: Observer) -> contextlib.AbstractContextManager[None]:
     from muse_bench.sharding.naming import collectives_named
 
@@ -288,6 +294,8 @@ def observe(
         work = build(replace(case, execution="eager"), device)  # what a graph replays cannot be watched
         with observer.watching(work):
             for step in range(steps):
+                if step == steps - 1 and case.sharding is not None:
+                    _settle()
                 say(f"step {step + 1} of {steps}")
                 observer.begin_step()
                 work.step()

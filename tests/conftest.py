@@ -1,6 +1,7 @@
 """What all tests share: names of parameters that are the same in every process, and what needs a GPU."""
 
 import json
+import os
 import platform
 import sys
 from collections import Counter
@@ -8,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, whose own functions are decorated then
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -71,7 +71,7 @@ def test_a_signal_keeps_the_finished_case_and_leaves_no_process(tmp_path, number
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and _lines(tmp_path / "a.jsonl") != 2:  # its head and the first record
         time.sleep(0.05)
     workers = _children(process.pid)

@@ -1,7 +1,6 @@
 """What every kernel test shares: the accuracy rule, a memory watch, chunks small enough to need several."""
 
 import importlib
-import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,8 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # before any kernel is imported
 
 
 @pytest.fixture

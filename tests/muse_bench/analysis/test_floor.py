@@ -17,7 +17,7 @@ from muse_bench.predict.weigh import weigh
 from muse_bench.record import read_run_file
 from muse_bench.timeline import profile
 
-OTHER_RECORDS = ("kernels", "quality", "losses")  # of speed and of training, each with a file format of its own
+OTHER_RECORDS = ("kernels", "quality", "losses", "reliability")  # each with a file format of its own
 REPORTS = Path(__file__).parents[3] / "reports" / "h200"
 TOY = Sizes(vocab_size=61, d_model=32, n_layers=2, n_heads=4, seq_len=32)
 MANY_WORDS = dataclasses.replace(TOY, vocab_size=700)
@@ -113,7 +113,7 @@ def measured():
     return [
         pytest.param(record, id=f"{stem}-{record.model}-{record.mode}-{record.batch}x{record.seq}")
         for stem, record in found
-        if record.model in PRESETS and (record.status, record.provenance) == ("ok", "measured")
+        if record.model in PRESETS and (record.status, record.provenance, record.sharding) == ("ok", "measured", None)
     ]
 
 
