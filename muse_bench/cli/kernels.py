@@ -66,6 +66,12 @@ def kernels(
         float, typer.Option(metavar="SECONDS", help="Stop an implementation after this.", rich_help_panel=RUNNING)
     ] = 300.0,
     wait: Wait = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the .json output: measure what it does not hold.", rich_help_panel=RUNNING
+        ),
+    ] = False,
     saved: Annotated[
         list[Path] | None,
         typer.Option("--from", metavar="FILE", help="Show saved runs; measure nothing. Repeatable."),
@@ -82,24 +88,27 @@ def kernels(
     Examples:
       muse-bench kernels --output kernels.json --output kernels.md
       muse-bench kernels --only rms_norm
+      muse-bench kernels --output kernels.json --resume
       muse-bench kernels --from kernels.json
     """
     charts.check()
     outputs = Outputs(output or (), FORMATS)
     if saved:
-        if only is not None or slow or tiny:
-            raise UsageError("--from shows saved runs as they are: leave out --only, --slow and --tiny")
+        if only is not None or slow or tiny or resume:
+            raise UsageError("--from shows saved runs as they are: leave out --only, --slow, --tiny and --resume")
         return _show([read_kernel_file(path) for path in saved], outputs, charts)
     if not 0 < timeout < math.inf:
         raise UsageError(f"--timeout {timeout:g} is not a time: give seconds, more than 0")
     plan = _chosen(only, tiny)
+    earlier = _earlier(outputs) if resume else None
     run = keep_runs(
-        _runs(plan, slow, timeout, wait),
+        _runs(plan, slow, timeout, wait, earlier),
         outputs,
         lambda run: render_terminal(*kernel_sheets(run)),
         total=len(plan),
         finished=lambda run: _complete(plan, run),
         save=outputs.save,
+        again="--resume",
     )
     charts.draw(_pictures, run)
     ours = [row for row in run.rows if row.contender == OURS]
@@ -138,7 +147,16 @@ def _complete(plan: Sequence[Planned], run: KernelRun) -> int:
     return sum(rows[one.kernel, one.sizes.label] == len(one.contenders) for one in plan)
 
 
-def _runs(plan: Sequence[Planned], slow: bool, timeout: float, wait: bool) -> Generator[KernelRun]:
+def _earlier(outputs: Outputs[KernelRun]) -> KernelRun | None:
+    """What the .json output holds, if it is there. Raises: UsageError when none is named."""
+    if outputs.records is None:
+        raise UsageError("--resume goes on with what a .json output holds: add --output NAME.json")
+    return read_kernel_file(outputs.records) if outputs.records.exists() else None
+
+
+def _runs(
+    plan: Sequence[Planned], slow: bool, timeout: float, wait: bool, earlier: KernelRun | None
+) -> Generator[KernelRun]:
     """The run so far, after each implementation."""
     command = shlex.join(["muse-bench", *sys.argv[1:]])
     with contextlib.ExitStack() as stack:
@@ -147,5 +165,7 @@ def _runs(plan: Sequence[Planned], slow: bool, timeout: float, wait: bool) -> Ge
         runner = stack.enter_context(
             KernelRunner(timeout_seconds=timeout, slow=slow, say=bar.say, case_finished=bar.finished)
         )
+        if earlier is not None:
+            runner.go_on_with(earlier)
         for rows in runner.run(plan):
             yield KernelRun(environment=runner.environment, rates=runner.rates, rows=rows, command=command)

@@ -13,10 +13,11 @@ from muse_bench.execution.protocol import PRELOAD_VARIABLE
 from muse_bench.execution.source import source_commit
 from muse_bench.kernel_bench.benchmark import Benchmark, Contender, Sizes
 from muse_bench.kernel_bench.goals import with_goals
-from muse_bench.kernel_bench.record import KernelRow, Rates
+from muse_bench.kernel_bench.record import KernelRow, KernelRun, Rates
 from muse_bench.measure.nvml import driver_version
 from muse_bench.record import Environment
 
+ALIKE = ("gpu", "torch", "triton", "cuda", "driver")  # of one table
 WORKER = "muse_bench.kernel_bench.worker"
 NO_GPU = "kernels needs a CUDA GPU, and {}: `muse-bench kernels --from FILE` shows a saved run"
 VARIABLES: dict[str, str | None] = {
@@ -67,6 +68,7 @@ class KernelRunner:
         self._say, self._case_finished = say, case_finished
         self._worker: WorkerProcess | None = None
         self._spare: WorkerProcess | None = None
+        self._earlier: dict[tuple[str, str], list[KernelRow]] = {}
 
     def __enter__(self) -> Self:
         self._say("starting")
@@ -95,12 +97,32 @@ class KernelRunner:
     ) -> None:
         self._close()
 
+    def go_on_with(self, earlier: KernelRun) -> None:
+        """Takes the cases that another run finished here, and with them the card's rates as it found them.
+
+        Raises: UsageError that names what is another one here.
+        """
+        for name in ALIKE:
+            before, now = getattr(earlier.environment, name), getattr(self.environment, name)
+            if before != now:
+                raise UsageError(f"the output holds benchmarks of {name} {before}, and here it is {now}: name another")
+        self.rates = earlier.rates
+        for row in earlier.rows:
+            self._earlier.setdefault((row.kernel, row.case), []).append(row)
+
     def run(self, plan: Sequence[Planned]) -> Iterator[tuple[KernelRow, ...]]:
         """All rows so far, after each that was added; our own has its goals once its case is complete."""
         done: list[KernelRow] = []
-        for place, planned in enumerate(plan):
-            if place and plan[place - 1].kernel != planned.kernel:
+        before = None
+        for planned in plan:
+            if (found := self._found(planned)) is not None:
+                done += found
+                self._case_finished()
+                yield tuple(done)
+                continue
+            if before not in (None, planned.kernel):
                 self._replace()
+            before = planned.kernel
             rows: list[KernelRow] = []
             for contender in planned.contenders:
                 rows.append(self._measure(planned, contender))
@@ -108,6 +130,15 @@ class KernelRunner:
             done += with_goals(rows, planned.sizes, planned.benchmark.goals)
             self._case_finished()
             yield tuple(done)
+
+    def _found(self, planned: Planned) -> list[KernelRow] | None:
+        """The case's rows of a run that is gone on with, if all took part and nothing crashed."""
+        rows = {row.contender: row for row in self._earlier.get((planned.kernel, planned.sizes.label), ())}
+        again = ("crashed", "skipped") if self._slow else ("crashed",)
+        names = [contender.name for contender in planned.contenders]
+        if any(name not in rows or rows[name].status in again for name in names):
+            return None
+        return [rows[name] for name in names]
 
     def _measure(self, planned: Planned, contender: Contender[Any]) -> KernelRow:
         row = blank_row(planned, contender, self.rates)

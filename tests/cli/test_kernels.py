@@ -179,3 +179,38 @@ def test_the_real_worker_says_why_nothing_can_be_measured(muse_bench):
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert "kernels needs a CUDA GPU" in line
+
+
+def test_what_an_output_holds_is_not_measured_again(call, machine, capsys, tmp_path):
+    """An hour of benchmarks began anew after a Ctrl-C; a case that broke off is measured whole, for its goals."""
+    assert call("kernels", "--only", "rms_norm 16", "-o", "whole.json") == 0
+    every = list(machine.asked)
+    machine.asked.clear()
+    machine.found["Liger"] = KeyboardInterrupt()
+    assert call("kernels", "--only", "rms_norm 16", "-o", "a.json", "--resume") == 130  # nothing is there to go on with
+    assert "--resume" in capsys.readouterr().err
+    del machine.found["Liger"]
+    machine.found["torch.compile"] = {"status": "crashed", "reason": "no"}
+    assert call("kernels", "--only", "rms_norm 16", "-o", "a.json", "--resume") == 0
+    del machine.found["torch.compile"]
+    machine.asked.clear()
+    assert call("kernels", "--only", "rms_norm 16", "-o", "a.json", "--resume") == 0
+    assert machine.asked == every  # each had a crash
+    machine.asked.clear()
+    assert call("kernels", "--only", "rms_norm 16", "-o", "a.json", "--resume") == 0
+    assert machine.asked == []
+    rows = read_kernel_file(tmp_path / "a.json").rows
+    whole = read_kernel_file(tmp_path / "whole.json").rows
+    assert [row.goals for row in rows[: len(whole)]] == [row.goals for row in whole]
+
+
+def test_going_on_needs_a_file_and_the_same_card(call, machine, capsys, tmp_path):
+    assert call("kernels", "--only", "rms_norm 16", "--resume") == 2
+    assert "add --output NAME.json" in capsys.readouterr().err
+    assert call("kernels", "--only", "rms_norm 16", "-o", "a.json") == 0
+    capsys.readouterr()
+    text = (tmp_path / "a.json").read_text().replace("NVIDIA H200", "NVIDIA L4")
+    (tmp_path / "a.json").write_text(text)
+    assert call("kernels", "--only", "rms_norm 16", "-o", "a.json", "--resume") == 2
+    assert "benchmarks of gpu NVIDIA L4, and here it is NVIDIA H200" in capsys.readouterr().err
+    assert (tmp_path / "a.json").read_text() == text
