@@ -12,7 +12,7 @@ import typer
 from muse_bench.analysis.comparison import choose_baseline
 from muse_bench.cli import console
 from muse_bench.cli.charts import ChartOptions
-from muse_bench.cli.options import DEFAULT_MODELS, Baseline, Models, Output
+from muse_bench.cli.options import DEFAULT_MODELS, RUNNING, Baseline, Models, Output
 from muse_bench.cli.outputs import Outputs
 from muse_bench.cli.progress import ProgressBar
 from muse_bench.cli.run import keep_runs
@@ -41,6 +41,14 @@ def quality(
     charts: ChartOptions,
     models: Models = DEFAULT_MODELS,
     baseline: Baseline = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the .json output, which a run that broke off goes on with in any case.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
     saved: Annotated[
         list[Path] | None,
         typer.Option("--from", metavar="FILE", help="Show saved runs; train nothing. Repeatable."),
@@ -66,6 +74,8 @@ def quality(
     outputs = Outputs(output or (), quality_formats(baseline))
     if saved:
         return _show(merged([_read(path) for path in saved]), outputs, baseline, charts)
+    if resume and outputs.records is None:
+        raise UsageError("--resume goes on with what a .json output holds: add --output NAME.json")
     plan = build_plan(sizes, text, training, models)
     choose_baseline([case.model for case in plan.cases], baseline)
     run = train(plan, text, outputs, output or (), baseline, training)

@@ -145,6 +145,7 @@ def test_a_run_that_failed_is_told_by_the_exit_code(call, workers, capsys):
         ((*SHORT, "-o", "a.pdf"), ".csv, .html, .json, .md"),
         ((*SHORT, "-o", "book.json"), "book.json: not a record file"),
         (("--from", "book.json"), "book.json: not a record file"),
+        (("--resume",), "add --output NAME.json"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_runs(call, workers, capsys, tmp_path, arguments, said):
