@@ -80,7 +80,7 @@ def write_snapshot(case: Case, file: Path, say: Callable[[str], None]) -> None:
 def recorded_history(*, stacks: bool = False) -> Iterator[None]:
     """Inside, the allocator keeps its history, with the stacks of who allocated if wanted.
 
-    Not of who freed: a stack that is taken while Python handles an exception loses it, and autograd then fails.
+    Not of who freed: with those too, autograd of torch 2.11 failed with an exception that was lost on the way.
     """
     context = "alloc" if stacks else None
     torch.cuda.memory._record_memory_history("all", context=context, stacks="python", max_entries=HISTORY_ENTRIES)
