@@ -109,16 +109,22 @@ def parse_ledger(values: dict[str, Any], *, whole: bool = False) -> Ledger:
 
 
 def parse_rank(values: dict[str, Any]) -> RankRow:
-    known = known_fields(RankRow, values)
-    ledger = known.pop("ledger", None)
-    check_values(RankRow, known)
-    return RankRow(**known, ledger=None if ledger is None else parse_ledger(ledger, whole=True))
+    """A rank's row from parsed JSON."""
+    if not isinstance(values, dict) or "rank" not in values:
+        raise UsageError("a rank is not a JSON object with its number")
+    return RankRow(**_known(RankRow, values))
 
 
 def parse_repeat(values: dict[str, Any]) -> Repeat:
+    """A run's row from parsed JSON."""
     if not isinstance(values, dict) or "status" not in values:
         raise UsageError("a repeat is not a JSON object with a status")
-    known = known_fields(Repeat, values)
+    return Repeat(**_known(Repeat, values))
+
+
+def _known(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a row's fields, its ledger among them. Raises: UsageError for one that its field cannot hold."""
+    known = known_fields(kind, values)
     ledger = known.pop("ledger", None)
-    check_values(Repeat, known)
-    return Repeat(**known, ledger=None if ledger is None else parse_ledger(ledger, whole=True))
+    check_values(kind, known)
+    return {**known, "ledger": None if ledger is None else parse_ledger(ledger, whole=True)}

@@ -157,9 +157,9 @@ def _of_worst(
     rows = [
         RankRow(
             rank=rank,
-            **{
-                name: one[name] for name in ("peak_allocated_bytes", "cold_peak_allocated_bytes", "peak_reserved_bytes")
-            },
+            peak_allocated_bytes=one["peak_allocated_bytes"],
+            cold_peak_allocated_bytes=one["cold_peak_allocated_bytes"],
+            peak_reserved_bytes=one["peak_reserved_bytes"],
             device_peak_bytes=view.process_peak_bytes,
         )
         for rank, (one, view) in enumerate(zip(peaks, views, strict=True))
