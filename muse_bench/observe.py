@@ -21,6 +21,7 @@ from muse_bench.config import Case
 from muse_bench.models.language_model import LanguageModel
 from muse_bench.parts import ROOT, Parts, owner
 from muse_bench.places import places_of
+from muse_bench.sharding.settling import settle
 from muse_bench.stored import stored
 from muse_bench.streaming.accelerated import arrivals
 from muse_bench.timeline import Label, Op, Trace
@@ -207,12 +208,6 @@ class Observer(TorchDispatchMode):
                     self.label(value, Label("optimizer_state", name))
 
 
-def _settle() -> None:
-    from muse_bench.sharding.group import settle
-
-    settle()
-
-
 def _collectives(work: Workload, observer: Observer) -> contextlib.AbstractContextManager[None]:
     from muse_bench.sharding.naming import collectives_named
 
@@ -294,8 +289,8 @@ def observe(
         work = build(replace(case, execution="eager"), device)  # what a graph replays cannot be watched
         with observer.watching(work):
             for step in range(steps):
-                if step == steps - 1 and case.sharding is not None:
-                    _settle()
+                if step == steps - 1:
+                    settle(case)
                 say(f"step {step + 1} of {steps}")
                 observer.begin_step()
                 work.step()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from muse_bench.config import Case
+from muse_bench.sharding.settling import settle
 from muse_bench.workload import Workload
 
 TIMED_STEPS = 10
@@ -49,7 +50,7 @@ def measure_peaks(work: Workload, say: Callable[[str], None], protocol_over: Cal
     if not case.single_step:
         for _ in range(case.warmup_steps - 1):
             work.step()
-        _settle(case)
+        settle(case)
         say("steady steps")
         steady = _peak_of(work, case.measured_steps)
     reserved = torch.cuda.max_memory_reserved()
@@ -69,13 +70,6 @@ def measure_peaks(work: Workload, say: Callable[[str], None], protocol_over: Cal
         **_speeds(work, seconds),
         state_per_sequence_bytes=work.state_per_sequence_bytes,
     )
-
-
-def _settle(case: Case) -> None:
-    if case.sharding is not None:
-        from muse_bench.sharding.group import settle
-
-        settle()
 
 
 def _peak_of(work: Workload, steps: int) -> int:

@@ -1,7 +1,6 @@
 """The process group that a sharded case runs in: NCCL's among processes, or one on `meta` that nobody else is in."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from unittest import mock
@@ -15,7 +14,6 @@ from torch.utils._python_dispatch import _disable_current_modes
 from muse_bench.sharding.streams import imagined_device
 
 FAKE = "fake"
-SETTLED_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +62,6 @@ def imagined(rank: int, ranks: int) -> Iterator[None]:
             yield
         finally:
             dist.destroy_process_group()
-
-
-def settle() -> None:
-    """Waits until what was sent before is let go of: NCCL's watchdog looks every tenth of a second, and what it finds
-    done is freed at the next collective.
-
-    Replicas send their first buckets so, and make others in their second step. Source: TensorShelf in
-    torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp.
-    """
-    if dist.get_backend() == "nccl":
-        torch.cuda.synchronize()
-        time.sleep(SETTLED_SECONDS)
-        dist.barrier()
 
 
 def mesh_of(device: torch.device, ranks: int) -> DeviceMesh:
