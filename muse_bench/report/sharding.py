@@ -27,7 +27,8 @@ def rank_lines(record: Record) -> list[str]:
     lines = [f"imbalance: the largest peak is {words.percent_text(over)} above the mean of these ranks"]
     if record.reduction is not None:
         against = words.plain(record.reduction_against or "-")
-        lines.append(f"{words.percent_text(record.reduction)} less than the same on {against}")
+        side = "less" if record.reduction >= 0 else "more"  # replicas have buckets besides
+        lines.append(f"{words.percent_text(abs(record.reduction))} {side} than the same on {against}")
     return lines
 
 

@@ -47,6 +47,11 @@ def test_imbalance_is_of_the_largest_above_the_mean(sharded):
     ]
 
 
+def test_what_takes_more_than_one_gpu_is_not_less_by_a_negative_share(sharded):
+    """Replicas have buckets besides: it was '-17.0 % less'."""
+    assert rank_lines(dataclasses.replace(sharded, reduction=-0.17))[1] == "17.0 % more than the same on one GPU"
+
+
 def test_a_rank_without_a_ledger_has_no_sizes_of_its_parts(make_record):
     """Zeros would say that it holds nothing."""
     record = make_record(sharding="fsdp", ranks=2, of_ranks=(row(0, 330, ledger=None),))
